@@ -1,0 +1,101 @@
+"""Losses: tensors -> number. `create_loss(name)` gives one ready to train with; `list_losses()` names them."""
+
+import difflib
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from .image import (
+    dl4smlm_mae,
+    dl4smlm_mse,
+    dsir,
+    emitter_weighted_mae,
+    emitter_weighted_mse,
+    empty_optimum,
+    gaussian_kernel,
+    heatmap_mse,
+    l1l2,
+    sfhbarnett,
+)
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def _dl4smlm_l1l2(prediction: Tensor, target: Tensor, *, lambda_: float, **options: Any) -> Tensor:
+    return l1l2(
+        prediction, target, kernel="dl4smlm", padding="valid", l2_weight=lambda_ / 2, l1_on="blurred", **options
+    )
+
+
+_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "l1l2": l1l2,
+    "deepstorm": partial(l1l2, gain=2.0),
+    "dl4smlm_l1l2": _dl4smlm_l1l2,
+    "dl4smlm_mse": dl4smlm_mse,
+    "dl4smlm_mae": dl4smlm_mae,
+    "emitter_weighted_mse": emitter_weighted_mse,
+    "emitter_weighted_mae": emitter_weighted_mae,
+    "dsir": dsir,
+    "fidstorm": heatmap_mse,
+    "fidstorm_l1l2": partial(l1l2, gain=2.0, l1_weight=0.01),
+    "sfhbarnett": sfhbarnett,
+}
+
+
+def list_losses() -> list[str]:
+    """The names that `create_loss` takes."""
+    return sorted(_LOSSES)
+
+
+def create_loss(name: str, *, target_scale: float = 1.0, **options: Any) -> Loss:
+    """A loss `(prediction, target) -> number` with its options bound.
+
+    Presets: `deepstorm` and `fidstorm_l1l2` (the codes' factor 2 on the prediction's kernel), `dl4smlm_l1l2`,
+    `dl4smlm_mse`, `dl4smlm_mae` (need `lambda_`), `dsir`, `fidstorm`, `sfhbarnett`; `l1l2` is the paper's form.
+
+    Args:
+        target_scale: what a lone emitter's unit spike counts, from the model's output contract.
+        options: of the loss function, e.g. `l1_weight=0.5`, `lambda_=50`, `fwhm=1`.
+
+    Raises:
+        ValueError: no such loss, or no such option.
+
+    Warns:
+        UserWarning: with these options an empty image is the loss's optimum.
+    """
+    if name not in _LOSSES:
+        near = difflib.get_close_matches(name, _LOSSES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"No loss named {name!r}.{hint} There are: {', '.join(list_losses())}.")
+    function = _LOSSES[name]
+    try:
+        empty = empty_optimum(function, target_scale=target_scale, **options)
+    except TypeError as error:
+        raise ValueError(f"loss {name!r} does not take these options: {error}") from None
+    if empty:
+        warnings.warn(
+            f"loss {name!r} with {options or 'its defaults'} and target_scale {target_scale:g} is lowest for an empty "
+            "image: a model trained with it finds nothing. Raise target_scale or lambda_, or lower l1_weight.",
+            stacklevel=2,
+        )
+    return partial(function, target_scale=target_scale, **options)
+
+
+__all__ = [
+    "Loss",
+    "create_loss",
+    "dl4smlm_mae",
+    "dl4smlm_mse",
+    "dsir",
+    "emitter_weighted_mae",
+    "emitter_weighted_mse",
+    "empty_optimum",
+    "gaussian_kernel",
+    "heatmap_mse",
+    "l1l2",
+    "list_losses",
+    "sfhbarnett",
+]
