@@ -1,0 +1,58 @@
+"""Networks that turn camera frames into super-resolved images, and what their tensors mean.
+
+>>> import zoo
+>>> model = zoo.create_model("deep_storm").eval()
+>>> maps = model(frames)  # (N, 1, H, W) photons -> (N, 1, 8H, 8W)
+"""
+
+from importlib import import_module as _import_module
+from pkgutil import iter_modules as _iter_modules
+
+from ._blocks import (
+    ConvBlock,
+    Enlarge,
+    ImageNetwork,
+    Normalisation,
+    UpConv2d,
+    inference_form,
+)
+from ._costs import Macs, count_macs, count_parameters
+from ._outputs import SRImage
+from ._registry import (
+    ModelSpec,
+    Variant,
+    create_model,
+    get_spec,
+    list_models,
+    load_plugin,
+    register_model,
+)
+from ._weights import list_weights, load_model, load_weights, save_weights
+
+for _module in _iter_modules(__path__):
+    if not _module.name.startswith("_") and not _module.ispkg:
+        _import_module(f"{__name__}.{_module.name}")
+
+__all__ = [
+    "ConvBlock",
+    "Enlarge",
+    "ImageNetwork",
+    "Macs",
+    "ModelSpec",
+    "Normalisation",
+    "SRImage",
+    "UpConv2d",
+    "Variant",
+    "count_macs",
+    "count_parameters",
+    "create_model",
+    "get_spec",
+    "inference_form",
+    "list_models",
+    "list_weights",
+    "load_model",
+    "load_plugin",
+    "load_weights",
+    "register_model",
+    "save_weights",
+]
