@@ -1,0 +1,135 @@
+"""Tables of emitters and localizations on disk. The only place where conventions are converted.
+
+Inside the program: nm from the outer corner of the first pixel, x along columns, frames from 0, photons that
+reach the sensor. Formats read and written: our own CSV and Parquet, ThunderSTORM CSV, SMLM Challenge CSV
+(`FORMATS` names them with their conventions).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from simulators.emitters import Emitters, Localizations
+
+from .atomic import atomic_path
+from .formats import challenge, native, parquet, thunderstorm
+from .formats._text import Table, TableError, TableFormat, TextFile, look
+
+__all__ = ["FORMATS", "Table", "TableError", "as_emitters", "as_localizations", "read_table", "write_table"]
+
+_TEXT: dict[str, TableFormat] = {f.name: f for f in (native.FORMAT, thunderstorm.FORMAT, challenge.FORMAT)}
+_HDF5 = b"\x89HDF"
+
+FORMATS: dict[str, str] = {
+    **{name: form.convention for name, form in _TEXT.items()},
+    "parquet": native.FORMAT.convention,
+}
+"""Names of the formats and their conventions."""
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    kind: Literal["emitters", "localizations"] | None = None,
+    pixel_size_nm: float | tuple[float, float] | None = None,
+) -> Emitters | Localizations:
+    """Read a table and convert it to our convention.
+
+    Args:
+        path: the file.
+        format: a name of `FORMATS`; None recognises it from the header.
+        kind: what is wanted. None gives what the format holds: challenge ground truth is emitters,
+            ThunderSTORM and tables without a header are localizations, our own files say it.
+        pixel_size_nm: one number or (x, y), for columns in pixels.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        TableError: unknown format, missing column, a cell that is no number, a frame before the first, or
+            columns in pixels without `pixel_size_nm`.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise FileNotFoundError(f"no table at {place}")
+    if place.is_dir():
+        raise TableError(f"{place} is a folder; give the table in it")
+    if format is not None and format not in FORMATS:
+        raise TableError(f"no table format named {format!r}; there are {', '.join(FORMATS)}")
+    with open(place, "rb") as file:
+        magic = file.read(4)
+    if format == "parquet" or (format is None and magic == parquet.MAGIC):
+        table = parquet.read(place)
+    elif magic == _HDF5:
+        raise TableError(f"{place} is an HDF5 file; export the table as CSV (ThunderSTORM) and read that")
+    else:
+        sizes = (pixel_size_nm, pixel_size_nm) if isinstance(pixel_size_nm, (int, float)) else pixel_size_nm
+        text = look(place)
+        form = _TEXT[format] if format else recognise(text)
+        table = form.read(text, sizes)
+    if kind == "emitters":
+        return as_emitters(table)
+    return as_localizations(table) if kind == "localizations" else table
+
+
+def recognise(text: TextFile) -> TableFormat:
+    """The format of a text table, from its header."""
+    for form in _TEXT.values():
+        if form.recognise(text):
+            return form
+    if text.header:
+        found = f"columns {', '.join(map(repr, text.labels))}"
+    else:
+        found = f"{len(text.labels)} columns without a header"
+    raise TableError(
+        f"{text.path}: the table format is not known; found {found}. Expected one of: frame,x_nm,y_nm (own), "
+        "frame with "
+        "x [nm], y [nm] (ThunderSTORM), frame,xnano,ynano (challenge), or 5 or 6 columns of numbers without "
+        "a header"
+    )
+
+
+def write_table(
+    table: Emitters | Localizations, path: str | os.PathLike[str], *, format: str | None = None
+) -> None:
+    """Write a table; the file appears complete or not at all.
+
+    Args:
+        table: rows in our convention.
+        path: the file; an older one is replaced.
+        format: a name of `FORMATS`; None takes Parquet for .parquet and our own CSV otherwise. The formats of
+            other programs lose columns, see `harness/io/formats`.
+
+    Raises:
+        TableError: unknown format, or a table that it cannot hold.
+        OutputError: the file cannot be written.
+    """
+    place = Path(path)
+    if format is None:
+        format = "parquet" if place.suffix.lower() in (".parquet", ".pq") else "csv"
+    if format not in FORMATS:
+        raise TableError(f"no table format named {format!r}; there are {', '.join(FORMATS)}")
+    writer = parquet.write if format == "parquet" else _TEXT[format].write
+    if writer is None:
+        raise TableError(f"the format {format!r} is only read; write one of {', '.join(FORMATS)}")
+    with atomic_path(place) as temporary:
+        writer(table, temporary)
+
+
+def as_emitters(table: Emitters | Localizations) -> Emitters:
+    """The table as truth: columns that only localizations have are dropped, an unknown z becomes 0."""
+    if not isinstance(table, Localizations):
+        return table
+    columns = {name: getattr(table, name) for name in Emitters.columns()}
+    columns["z_nm"] = np.where(np.isfinite(columns["z_nm"]), columns["z_nm"], 0.0)
+    return Emitters(**columns)
+
+
+def as_localizations(table: Emitters | Localizations) -> Localizations:
+    """The table as found: columns that emitters lack are unknown (nan)."""
+    if isinstance(table, Localizations):
+        return table
+    return Localizations(**{name: getattr(table, name) for name in table.columns()})

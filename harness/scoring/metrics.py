@@ -1,0 +1,432 @@
+"""Scores of localizations against ground truth, by the rules of the SMLM Challenge.
+
+Source: Sage et al. 2019, doi:10.1038/s41592-019-0364-4, and the challenge's published assessment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from simulators.emitters import Emitters, Localizations
+
+from .matching import Matches, Rule, match
+
+NO_HIT_EFFICIENCY = -100.0
+"""Efficiency of a result without any true positive, whose RMSE is undefined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Everything a score depends on besides the two tables, the field and the wobble table.
+
+    Attributes:
+        name: how tables name these settings.
+        dimensions: 2 (lateral only) or 3.
+        tolerance_nm: largest lateral distance of a pair.
+        axial_tolerance_nm: largest axial distance of a pair in 3D; None in 2D.
+        border_nm: rows nearer than this to the border of the field are dropped, on both sides, before
+            matching.
+        quantile: emitters at or below the floor of this quantile of the photons (after the border cut) are
+            neither hits nor misses; 0 counts every emitter.
+        rule: "greedy" (the challenge's) or "optimal".
+    """
+
+    name: str
+    dimensions: int
+    tolerance_nm: float
+    axial_tolerance_nm: float | None
+    border_nm: float
+    quantile: float
+    rule: Rule
+
+    def __post_init__(self) -> None:
+        if self.dimensions not in (2, 3):
+            raise ValueError(f"dimensions is {self.dimensions}; scores are 2 (lateral) or 3 dimensional")
+        if self.dimensions == 3 and self.axial_tolerance_nm is None:
+            raise ValueError("a 3D score needs axial_tolerance_nm, e.g. 500")
+        if self.dimensions == 2 and self.axial_tolerance_nm is not None:
+            raise ValueError(f"axial_tolerance_nm is {self.axial_tolerance_nm} in a 2D score; leave it None")
+        if not 0 <= self.quantile <= 1:
+            raise ValueError(f"quantile is {self.quantile}; give a share from 0 to 1, e.g. 0.25")
+        if not (math.isfinite(self.border_nm) and self.border_nm >= 0):
+            raise ValueError(f"border_nm is {self.border_nm}; give 0 or a positive distance in nm")
+
+
+CHALLENGE_2D = Protocol(
+    name="challenge-2d",
+    dimensions=2,
+    tolerance_nm=250.0,
+    axial_tolerance_nm=None,
+    border_nm=450.0,
+    quantile=0.25,
+    rule="greedy",
+)
+CHALLENGE_3D = Protocol(
+    name="challenge-3d",
+    dimensions=3,
+    tolerance_nm=250.0,
+    axial_tolerance_nm=500.0,
+    border_nm=450.0,
+    quantile=0.25,
+    rule="greedy",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Counts over a movie, and what follows from them. All ratios are percent, 0..100, summed over frames
+    first.
+
+    Empty cases: a ratio 0/0 is 0 (nothing found where nothing is, too), so `jaccard`, `precision`, `recall`,
+    `f1` and the efficiencies are always numbers and can be ranked; without a hit the efficiencies are -100.
+    What is measured on hits only (RMSE, bias, MAD, photon correlation) is nan without hits, and `to_dict`
+    gives None for it.
+
+    Attributes:
+        tp, fp, fn: hits, false alarms, misses; weak emitters and localizations paired with them are in none.
+        n_truth, n_found: rows that count, tp + fn and tp + fp.
+        n_weak: weak emitters inside the border; n_on_weak: localizations paired with them.
+        threshold_photons: emitters at or below are weak; 0 when none is excused.
+        rmse_lateral_nm: sqrt(mean(dx^2 + dy^2)); rmse_axial_nm: sqrt(mean(dz^2)); rmse_volume_nm: of all
+            three. The last two are nan in 2D.
+        bias_x_nm, bias_y_nm, bias_z_nm: mean of found - true. mad_nm: mean |dx| + |dy| (+ |dz| in 3D).
+        efficiency_lateral, efficiency_axial: 100 - sqrt((100 - jaccard)^2 + (alpha RMSE)^2), alpha = 1 and
+            0.5 per nm.
+        efficiency: the lateral one in 2D, the mean of both in 3D. 100 at best, may be negative.
+        photon_correlation: Pearson's r over the hits; nan when a side has no spread or no photons.
+        frame: frames in which anything counts, ascending; frame_tp, frame_fp, frame_fn, frame_lateral_nm2
+            (sum of dx^2 + dy^2 over hits) and frame_axial_nm2 belong to them, for resampling by blocks of
+            frames.
+    """
+
+    protocol: Protocol
+    field_nm: tuple[float, float]
+    wobble: bool
+    tp: int
+    fp: int
+    fn: int
+    n_weak: int
+    n_on_weak: int
+    threshold_photons: float
+    rmse_lateral_nm: float
+    rmse_axial_nm: float
+    rmse_volume_nm: float
+    bias_x_nm: float
+    bias_y_nm: float
+    bias_z_nm: float
+    mad_nm: float
+    photon_correlation: float
+    frame: NDArray[np.int64] = dataclasses.field(repr=False)
+    frame_tp: NDArray[np.int64] = dataclasses.field(repr=False)
+    frame_fp: NDArray[np.int64] = dataclasses.field(repr=False)
+    frame_fn: NDArray[np.int64] = dataclasses.field(repr=False)
+    frame_lateral_nm2: NDArray[np.float64] = dataclasses.field(repr=False)
+    frame_axial_nm2: NDArray[np.float64] = dataclasses.field(repr=False)
+
+    @property
+    def n_truth(self) -> int:
+        return self.tp + self.fn
+
+    @property
+    def n_found(self) -> int:
+        return self.tp + self.fp
+
+    @property
+    def jaccard(self) -> float:
+        return _percent(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def precision(self) -> float:
+        return _percent(self.tp, self.n_found)
+
+    @property
+    def recall(self) -> float:
+        return _percent(self.tp, self.n_truth)
+
+    @property
+    def f1(self) -> float:
+        return _percent(2 * self.tp, self.n_truth + self.n_found)
+
+    @property
+    def efficiency_lateral(self) -> float:
+        return efficiency(jaccard=self.jaccard, rmse_nm=self.rmse_lateral_nm, alpha_per_nm=1.0)
+
+    @property
+    def efficiency_axial(self) -> float:
+        if self.protocol.dimensions == 2:
+            return math.nan
+        return efficiency(jaccard=self.jaccard, rmse_nm=self.rmse_axial_nm, alpha_per_nm=0.5)
+
+    @property
+    def efficiency(self) -> float:
+        if self.protocol.dimensions == 2:
+            return self.efficiency_lateral
+        return (self.efficiency_lateral + self.efficiency_axial) / 2
+
+    def to_dict(self, *, per_frame: bool = False) -> dict[str, Any]:
+        """Plain numbers, strings and lists, ready for JSON; undefined numbers become None.
+
+        Args:
+            per_frame: also the lists by frame.
+        """
+        names = ["tp", "fp", "fn", "n_truth", "n_found", "n_weak", "n_on_weak", "threshold_photons"]
+        names += [
+            "jaccard",
+            "precision",
+            "recall",
+            "f1",
+            "rmse_lateral_nm",
+            "rmse_axial_nm",
+            "rmse_volume_nm",
+        ]
+        names += ["bias_x_nm", "bias_y_nm", "bias_z_nm", "mad_nm", "photon_correlation"]
+        names += ["efficiency_lateral", "efficiency_axial", "efficiency"]
+        result: dict[str, Any] = {name: _plain(getattr(self, name)) for name in names}
+        result["protocol"] = dataclasses.asdict(self.protocol)
+        result["field_nm"] = list(self.field_nm)
+        result["wobble"] = self.wobble
+        if per_frame:
+            for field in dataclasses.fields(self):
+                if field.name.startswith("frame"):
+                    result[field.name] = getattr(self, field.name).tolist()
+        return result
+
+
+def efficiency(*, jaccard: float, rmse_nm: float, alpha_per_nm: float) -> float:
+    """100 - sqrt((100 - jaccard)^2 + (alpha rmse)^2); -100 where the RMSE is undefined.
+
+    Args:
+        jaccard: percent.
+        rmse_nm: nm, nan without hits.
+        alpha_per_nm: 1 for lateral, 0.5 for axial errors.
+
+    Example:
+        >>> efficiency(jaccard=100, rmse_nm=5, alpha_per_nm=1)
+        95.0
+    """
+    if math.isnan(rmse_nm):
+        return NO_HIT_EFFICIENCY
+    return 100 - math.hypot(100 - jaccard, alpha_per_nm * rmse_nm)
+
+
+def score(
+    *,
+    truth: Emitters,
+    found: Localizations,
+    field_nm: tuple[float, float],
+    protocol: Protocol | None = None,
+    dimensions: int | None = None,
+    tolerance_nm: float | None = None,
+    axial_tolerance_nm: float | None = None,
+    border_nm: float | None = None,
+    quantile: float | None = None,
+    rule: Rule | None = None,
+    wobble: ArrayLike | None = None,
+) -> Score:
+    """Score localizations against the truth.
+
+    The settings are those of `protocol`, by default the challenge's (`CHALLENGE_2D`, with dimensions=3
+    `CHALLENGE_3D`); single ones given here replace them, and the record of the score holds what was used.
+
+    Steps: the wobble is added to the truth; rows nearer to the border than `border_nm` are dropped (a row
+    exactly on that line stays), each by its own position; all emitters are matched; then weak ones are
+    excused together with the localizations paired with them. When the weak rule would excuse every emitter
+    (all equally bright), it excuses none.
+
+    Args:
+        truth: emitters with photons in that frame, unless quantile is 0.
+        found: localizations.
+        field_nm: width (x) and height (y) of the field in nm, the frame's columns and rows times the pixel
+            size.
+        wobble: rows (dx, dy, z) in nm: by how much a spot of that z lies off its emitter; the nearest z
+            holds.
+
+    Raises:
+        ValueError: impossible settings, a truth without photons where the quantile needs them, a malformed
+            wobble table.
+    """
+    if protocol is None:
+        protocol = CHALLENGE_3D if dimensions == 3 else CHALLENGE_2D
+    given = {
+        "dimensions": dimensions,
+        "tolerance_nm": tolerance_nm,
+        "axial_tolerance_nm": axial_tolerance_nm,
+        "border_nm": border_nm,
+        "quantile": quantile,
+        "rule": rule,
+    }
+    changed = {name: value for name, value in given.items() if value is not None}
+    if any(getattr(protocol, name) != value for name, value in changed.items()):
+        protocol = dataclasses.replace(protocol, name=f"{protocol.name} (changed)", **changed)  # type: ignore[arg-type]
+    width, height = (float(length) for length in field_nm)
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError(
+            f"field_nm is {tuple(field_nm)}; give the field's width and height in nm, e.g. (6400, 6400)"
+        )
+
+    if wobble is not None:
+        truth = shift_by_wobble(truth, wobble)
+    truth = truth.pick(_inside(truth, width, height, protocol.border_nm))
+    found = found.pick(_inside(found, width, height, protocol.border_nm))
+    matches = match(
+        truth=truth,
+        found=found,
+        tolerance_nm=protocol.tolerance_nm,
+        axial_tolerance_nm=protocol.axial_tolerance_nm,
+        rule=protocol.rule,
+    )
+    threshold = weak_threshold(truth, protocol.quantile)
+    weak = truth.photons <= threshold if threshold > 0 else np.zeros(len(truth), bool)
+    return _summarise(
+        truth,
+        found,
+        matches,
+        weak,
+        protocol,
+        field_nm=(width, height),
+        wobble=wobble is not None,
+        threshold=threshold,
+    )
+
+
+def weak_threshold(truth: Emitters, quantile: float) -> float:
+    """Photons at or below which an emitter is weak: the floor of the quantile (linear between order
+    statistics).
+
+    0 (nobody is weak) for quantile 0, for an empty truth, and where no emitter lies above the floor of the
+    quantile.
+
+    Raises:
+        ValueError: the quantile is not 0 and photons are missing.
+    """
+    if quantile == 0 or not len(truth):
+        return 0.0
+    unknown = int((~np.isfinite(truth.photons)).sum())
+    if unknown:
+        raise ValueError(
+            f"{unknown} of {len(truth)} emitters of the truth have no photons, which the weak-molecule rule "
+            f"(quantile {quantile}) needs; give photons or quantile=0"
+        )
+    threshold = float(np.floor(np.quantile(truth.photons, quantile)))
+    if threshold <= 0 or not (truth.photons > threshold).any():
+        return 0.0
+    return threshold
+
+
+def shift_by_wobble(truth: Emitters, wobble: ArrayLike) -> Emitters:
+    """The truth moved by the (dx, dy) of the table's row with the nearest z; of two equally near, the earlier
+    row.
+
+    Args:
+        truth: emitters with z.
+        wobble: (K, 3) rows dx, dy, z in nm.
+
+    Raises:
+        ValueError: another shape, no row, or numbers that are not finite.
+    """
+    table = np.asarray(wobble, np.float64)
+    if table.ndim != 2 or table.shape[1] != 3 or not len(table) or not np.isfinite(table).all():
+        raise ValueError(f"the wobble table has shape {table.shape}; give finite rows (dx, dy, z) in nm")
+    heights, first = np.unique(table[:, 2], return_index=True)
+    above = np.clip(np.searchsorted(heights, truth.z_nm), 1, max(len(heights) - 1, 1))
+    if len(heights) == 1:
+        row = np.zeros(len(truth), np.int64)
+    else:
+        low, high = truth.z_nm - heights[above - 1], heights[above] - truth.z_nm
+        earlier = first[above] < first[above - 1]
+        row = np.where((high < low) | ((high == low) & earlier), above, above - 1)
+    chosen = table[first[row]]
+    return truth.replace(x_nm=truth.x_nm + chosen[:, 0], y_nm=truth.y_nm + chosen[:, 1])
+
+
+def _inside(table: Emitters, width: float, height: float, border: float) -> NDArray[np.bool_]:
+    x, y = table.x_nm, table.y_nm
+    return (x >= border) & (x <= width - border) & (y >= border) & (y <= height - border)
+
+
+def _summarise(
+    truth: Emitters,
+    found: Localizations,
+    matches: Matches,
+    weak: NDArray[np.bool_],
+    protocol: Protocol,
+    *,
+    field_nm: tuple[float, float],
+    wobble: bool,
+    threshold: float,
+) -> Score:
+    hit = ~weak[matches.truth_index]
+    t, f = matches.truth_index[hit], matches.found_index[hit]
+    false_alarm = np.ones(len(found), bool)
+    false_alarm[matches.found_index] = False
+    missed = ~weak
+    missed[matches.truth_index] = False
+
+    axial = protocol.dimensions == 3
+    dx, dy = found.x_nm[f] - truth.x_nm[t], found.y_nm[f] - truth.y_nm[t]
+    dz = found.z_nm[f] - truth.z_nm[t] if axial else np.zeros(len(t))
+    lateral2, axial2 = dx**2 + dy**2, dz**2
+
+    tp_frames, fp_frames, fn_frames = truth.frame[t], found.frame[false_alarm], truth.frame[missed]
+    frames = np.unique(np.concatenate([tp_frames, fp_frames, fn_frames])).astype(np.int64)
+
+    def by_frame(which: NDArray, weights: NDArray | None = None) -> NDArray:
+        return np.bincount(np.searchsorted(frames, which), weights, minlength=len(frames))
+
+    return Score(
+        protocol=protocol,
+        field_nm=field_nm,
+        wobble=wobble,
+        tp=len(t),
+        fp=int(false_alarm.sum()),
+        fn=int(missed.sum()),
+        n_weak=int(weak.sum()),
+        n_on_weak=int((~hit).sum()),
+        threshold_photons=threshold,
+        rmse_lateral_nm=_root_mean(lateral2),
+        rmse_axial_nm=_root_mean(axial2) if axial else math.nan,
+        rmse_volume_nm=_root_mean(lateral2 + axial2) if axial else math.nan,
+        bias_x_nm=_mean(dx),
+        bias_y_nm=_mean(dy),
+        bias_z_nm=_mean(dz) if axial else math.nan,
+        mad_nm=_mean(np.abs(dx) + np.abs(dy) + np.abs(dz)),
+        photon_correlation=_pearson(truth.photons[t], found.photons[f]),
+        frame=frames,
+        frame_tp=by_frame(tp_frames),
+        frame_fp=by_frame(fp_frames),
+        frame_fn=by_frame(fn_frames),
+        frame_lateral_nm2=by_frame(tp_frames, lateral2),
+        frame_axial_nm2=by_frame(tp_frames, axial2),
+    )
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _root_mean(values: NDArray[np.float64]) -> float:
+    return math.sqrt(_mean(values)) if len(values) else math.nan
+
+
+def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    known = np.isfinite(a) & np.isfinite(b)
+    a, b = a[known], b[known]
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return math.nan
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _plain(value: float) -> float | int | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
