@@ -1,0 +1,29 @@
+"""Simulated single-molecule localisation microscopy: types, image formation, recipes.
+
+movie = simulate(load_recipe("tubes-2d-hd"), np.random.default_rng(1))
+"""
+
+from .camera import Camera
+from .emitters import Emitters, Localizations
+from .movie import Batch, Movie, draw_frames, simulate
+from .psf import PSF, AstigmaticPSF, GaussianPSF
+from .recipe import Recipe, list_recipes, load_recipe, parse_recipe, recipe_hash, save_recipe
+
+__all__ = [
+    "PSF",
+    "AstigmaticPSF",
+    "Batch",
+    "Camera",
+    "Emitters",
+    "GaussianPSF",
+    "Localizations",
+    "Movie",
+    "Recipe",
+    "draw_frames",
+    "list_recipes",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_hash",
+    "save_recipe",
+    "simulate",
+]
