@@ -28,9 +28,7 @@ class UpConv2d(nn.Conv2d):
     than zeros the two steps are done one after the other.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, bias: bool = True, padding_mode: Padding = "zeros"
-    ):
+    def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True, padding_mode: Padding = "zeros"):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=bias, padding_mode=padding_mode)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -225,9 +223,7 @@ class ImageNetwork(nn.Module):
             )
         height, width = frames.shape[2:]
         if height < 1 or width < 1:
-            raise ValueError(
-                f"frames are {height} x {width} pixels; {name} needs at least one pixel each way"
-            )
+            raise ValueError(f"frames are {height} x {width} pixels; {name} needs at least one pixel each way")
         multiple = self.size_multiple
         if height % multiple or width % multiple:
             up = [math.ceil(size / multiple) * multiple for size in (height, width)]

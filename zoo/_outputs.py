@@ -28,9 +28,7 @@ def pixel_size_pair(pixel_size_nm: float | tuple[float, float]) -> tuple[float, 
     """
     pair = (pixel_size_nm, pixel_size_nm) if isinstance(pixel_size_nm, (int, float)) else tuple(pixel_size_nm)
     if len(pair) != 2 or not all(math.isfinite(size) and size > 0 for size in pair):
-        raise ValueError(
-            f"pixel_size_nm is {pixel_size_nm!r}; give one positive number, or a pair (x, y), in nm"
-        )
+        raise ValueError(f"pixel_size_nm is {pixel_size_nm!r}; give one positive number, or a pair (x, y), in nm")
     return float(pair[0]), float(pair[1])
 
 
@@ -126,9 +124,7 @@ class SRImage:
         rows, columns = self.upsampling * height, self.upsampling * width
         column = torch.floor(x * (self.upsampling / size_x)).to(torch.int64)
         row = torch.floor(y * (self.upsampling / size_y)).to(torch.int64)
-        inside = (
-            (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (index >= 0) & (index < count)
-        )
+        inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows) & (index >= 0) & (index < count)
         flat = ((index * rows + row) * columns + column)[inside]
         image = torch.zeros(count * rows * columns, device=x.device)
         image.index_add_(0, flat, torch.ones_like(flat, dtype=image.dtype))
@@ -201,18 +197,14 @@ class SRImage:
         if images.ndim != 4 or images.shape[1] != 1:
             raise ValueError(f"images are {tuple(images.shape)}; decode needs (N, 1, height, width)")
         if not threshold >= 0:
-            raise ValueError(
-                f"threshold is {threshold!r}; it must be 0 or more, in units of a lone emitter's peak"
-            )
+            raise ValueError(f"threshold is {threshold!r}; it must be 0 or more, in units of a lone emitter's peak")
         images = images.detach()
         per_chunk = max(1, _CHUNK_PIXELS // max(1, images.shape[2] * images.shape[3]))
         parts = [
             self._peaks(images[start : start + per_chunk, 0], start, threshold * self.lone_peak)
             for start in range(0, len(images), per_chunk)
         ]
-        columns = (
-            [torch.cat(part).cpu() for part in zip(*parts, strict=True)] if parts else [torch.zeros(0)] * 4
-        )
+        columns = [torch.cat(part).cpu() for part in zip(*parts, strict=True)] if parts else [torch.zeros(0)] * 4
         frame, column, row, total = columns
         return Localizations(
             frame=frame.long().numpy() + first_frame,
@@ -229,9 +221,7 @@ class SRImage:
         if maps.numel() and not torch.isfinite(maps.sum()):
             bad = (~torch.isfinite(maps)).flatten(1).any(1).nonzero()
             where = f"image {first + int(bad[0])}" if len(bad) else "their sum"
-            raise ValueError(
-                f"the network's output holds nan or infinity ({where}); check the input frames for nan"
-            )
+            raise ValueError(f"the network's output holds nan or infinity ({where}); check the input frames for nan")
         frame, row, column = torch.nonzero(maps > level, as_tuple=True)
         padded = torch.nn.functional.pad(maps, (1, 1, 1, 1)).clamp_(min=0)
         height, width = padded.shape[1:]

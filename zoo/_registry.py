@@ -208,9 +208,7 @@ def load_plugin(path: str | Path) -> list[str]:
         module_spec.loader.exec_module(module)
         added = sorted(set(_SPECS) - set(before))
         if not added:
-            raise ValueError(
-                f"plugin {path} registers no model; decorate its builder with zoo.register_model"
-            )
+            raise ValueError(f"plugin {path} registers no model; decorate its builder with zoo.register_model")
     except BaseException:
         _SPECS.clear()
         _SPECS.update(before)

@@ -121,9 +121,7 @@ def load_weights(model: nn.Module, source: str | Path) -> dict[str, Any]:
     card = _read_card(place, stem)
     name = getattr(model, "model_name", card["model"])
     if card["model"] != name:
-        raise ValueError(
-            f"{_where(place, _card_name(stem))} holds weights of '{card['model']}', not of '{name}'"
-        )
+        raise ValueError(f"{_where(place, _card_name(stem))} holds weights of '{card['model']}', not of '{name}'")
     _load_into(model, place, stem, card)
     return card
 
@@ -172,9 +170,7 @@ def _describe(model: nn.Module) -> dict[str, Any]:
         }
     output = getattr(model, "output", None)
     if output is not None:
-        settings = json.loads(
-            json.dumps(dataclasses.asdict(output))
-        )  # pairs become lists, as they are read back
+        settings = json.loads(json.dumps(dataclasses.asdict(output)))  # pairs become lists, as they are read back
         fields["output"] = settings | {"contract": type(output).__name__}
     return fields
 
@@ -254,14 +250,10 @@ def _read_card(place: Traversable, stem: str) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{_where(place, file)} is not a JSON card: {error}") from None
     if not isinstance(card, dict):
-        raise ValueError(
-            f"{_where(place, file)} is not a card: it holds a {type(card).__name__}, not an object"
-        )
+        raise ValueError(f"{_where(place, file)} is not a card: it holds a {type(card).__name__}, not an object")
     for key, kind in (("format", int), ("model", str), ("options", dict), ("files", list)):
         if not isinstance(card.get(key), kind):
-            raise ValueError(
-                f"{_where(place, file)} is not a card: field '{key}' is missing or no {kind.__name__}"
-            )
+            raise ValueError(f"{_where(place, file)} is not a card: field '{key}' is missing or no {kind.__name__}")
     if card["format"] > CARD_FORMAT:
         raise ValueError(
             f"{_where(place, file)} has format {card['format']}, this version reads up to {CARD_FORMAT}; "
@@ -279,9 +271,7 @@ def _build(place: Traversable, stem: str, card: dict[str, Any]) -> nn.Module:
         try:
             model.output = SRImage(**output)  # type: ignore[assignment]  # e.g. an imported file's offset
         except TypeError as error:
-            raise ValueError(
-                f"{_where(place, _card_name(stem))}: field 'output' does not fit: {error}"
-            ) from None
+            raise ValueError(f"{_where(place, _card_name(stem))}: field 'output' does not fit: {error}") from None
     return model.eval()
 
 
@@ -308,9 +298,7 @@ def _load_into(model: nn.Module, place: Traversable, stem: str, card: dict[str, 
 def _read_shard(place: Traversable, stem: str, record: Any) -> dict[str, Tensor]:
     name = record.get("name") if isinstance(record, dict) else None
     if not isinstance(name, str) or name != Path(name).name or not name.endswith(".safetensors"):
-        raise ValueError(
-            f"{_where(place, _card_name(stem))}: field 'files' holds {record!r}, not a file beside it"
-        )
+        raise ValueError(f"{_where(place, _card_name(stem))}: field 'files' holds {record!r}, not a file beside it")
     file = place.joinpath(name)
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing; its card {_card_name(stem)} names it")

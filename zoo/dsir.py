@@ -76,10 +76,10 @@ class DSIR(nn.Module):
         if self.training or self.statistics == "running":
             return self.activation(norm(x))
         if self.statistics == "batch":
-            return self.activation(
-                F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
-            )
-        return self.activation(F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=norm.eps))
+            return self.activation(F.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps))
+        # ONNX Runtime's instance norm loses the variance of channels whose mean is large: centred first, it does not
+        centred = x - x.mean((2, 3), keepdim=True)
+        return self.activation(F.instance_norm(centred, weight=norm.weight, bias=norm.bias, eps=norm.eps))
 
 
 @register_model(

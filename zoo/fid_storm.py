@@ -143,9 +143,7 @@ def fid_storm(
     output = image_output(upsampling=upsampling, target_scale=1.0, kind="heatmap")
     if variant == "dl4smlm":
         if (n_blocks, body_activation, folded) != (10, "leaky_relu", False):
-            raise ValueError(
-                "n_blocks, body_activation and folded belong to variant 'repository', not 'dl4smlm'"
-            )
+            raise ValueError("n_blocks, body_activation and folded belong to variant 'repository', not 'dl4smlm'")
         return ImageNetwork(FIDStormConcat(), output=output, normalisation=normalisation, enlarge=enlarge)
     core = FIDStorm(n_blocks=n_blocks, body_activation=body_activation, folded=folded, upsampling=upsampling)
     return ImageNetwork(core, output=output, normalisation=normalisation, enlarge="none")

@@ -72,6 +72,4 @@ def srcnn(
     """SRCNN in the form `variant` (9-1-5, 9-5-5, dl4smlm), or with other `kernels`."""
     choose("variant", variant, tuple(_KERNELS))
     core = SRCNN(kernels=kernels or _KERNELS[variant], norm=variant == "dl4smlm")
-    return ImageNetwork(
-        core, output=image_output(upsampling=upsampling), normalisation=normalisation, enlarge=enlarge
-    )
+    return ImageNetwork(core, output=image_output(upsampling=upsampling), normalisation=normalisation, enlarge=enlarge)

@@ -173,9 +173,7 @@ def test_many_frames_are_decoded_as_each_frame_alone(monkeypatch):
     image = torch.rand(10, 1, 40, 40, generator=torch.Generator().manual_seed(0)) * 100
     together = SRImage().decode(image, threshold=0.8, pixel_size_nm=100)
     assert len(together) > 50
-    alone = [
-        SRImage().decode(image[i : i + 1], threshold=0.8, pixel_size_nm=100, first_frame=i) for i in range(10)
-    ]
+    alone = [SRImage().decode(image[i : i + 1], threshold=0.8, pixel_size_nm=100, first_frame=i) for i in range(10)]
     assert together.frame.tolist() == [int(f) for part in alone for f in part.frame]
     np.testing.assert_array_equal(together.x_nm, np.concatenate([part.x_nm for part in alone]))
 
@@ -224,13 +222,9 @@ def test_peaks_equal_the_zerocost_notebook(reference):
     image = torch.from_numpy(stored["map"])[:, None]
     pixel = float(stored["pixel_size_nm"])
     upsampling = int(stored["upsampling"])
-    found = SRImage(upsampling=upsampling, target_scale=100.0).decode(
-        image, threshold=0.1, pixel_size_nm=pixel
-    )
+    found = SRImage(upsampling=upsampling, target_scale=100.0).decode(image, threshold=0.1, pixel_size_nm=pixel)
     half = 0.5 * pixel / upsampling
-    truth = np.stack(
-        [stored["loc_avg_frame"], stored["loc_avg_x_nm"] + half, stored["loc_avg_y_nm"] + half], 1
-    )
+    truth = np.stack([stored["loc_avg_frame"], stored["loc_avg_x_nm"] + half, stored["loc_avg_y_nm"] + half], 1)
     ours = np.stack([found.frame, found.x_nm, found.y_nm], 1)
     frame_base = stored["loc_avg_frame"].min()
     truth[:, 0] -= frame_base

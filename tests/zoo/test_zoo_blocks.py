@@ -93,9 +93,7 @@ def test_enlarging_moves_nothing(mode):
 def test_bilinear_enlarging_equals_scikit_image(factor):
     transform = pytest.importorskip("skimage.transform")
     frame = np.random.default_rng(0).uniform(100, 300, (6, 9)).astype(np.float32)
-    expected = transform.resize(
-        frame, (6 * factor, 9 * factor), order=1, mode="constant", anti_aliasing=False
-    )
+    expected = transform.resize(frame, (6 * factor, 9 * factor), order=1, mode="constant", anti_aliasing=False)
     image = zoo.Enlarge("bilinear", factor)(torch.from_numpy(frame)[None, None])[0, 0].numpy()
     np.testing.assert_allclose(image, expected, rtol=1e-5)
 

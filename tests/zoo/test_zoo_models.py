@@ -113,9 +113,7 @@ def test_gradients_reach_every_weight_in_training(form):
 def test_a_new_model_is_alive(form):
     torch.manual_seed(3)
     name, variant = form
-    model = zoo.create_model(
-        name, **({} if variant is None else zoo.get_spec(name).variants[variant].options)
-    )
+    model = zoo.create_model(name, **({} if variant is None else zoo.get_spec(name).variants[variant].options))
     model.normalisation.set_statistics(100.0, 30.0)
     image = model.train()(photons(2, 1, 3, 2))
     image.sum().backward()
@@ -161,9 +159,7 @@ def test_wrong_number_of_channels_is_refused(model):
 def test_a_size_that_is_no_multiple_is_refused(name):
     model = zoo.create_model(name, upsampling=4).eval()
     assert model.size_multiple == 2
-    with pytest.raises(
-        ValueError, match=rf"frames are 5 x 8 pixels; {name} needs multiples of 2. Pad to 6 x 8"
-    ):
+    with pytest.raises(ValueError, match=rf"frames are 5 x 8 pixels; {name} needs multiples of 2. Pad to 6 x 8"):
         model(photons(1, 1, 5, 8))
 
 
@@ -359,6 +355,4 @@ def test_onnx_with_free_sizes_equals_torch(name, tmp_path):
         with torch.no_grad():
             expected = model(frames)
         (image,) = session.run(None, {session.get_inputs()[0].name: frames.numpy()})
-        torch.testing.assert_close(
-            torch.from_numpy(image), expected, rtol=0, atol=1e-4 * float(expected.abs().max())
-        )
+        torch.testing.assert_close(torch.from_numpy(image), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))

@@ -33,18 +33,14 @@ def test_wildcards_choose_models():
 
 
 def test_a_misspelt_name_gets_a_suggestion():
-    with pytest.raises(
-        ValueError, match=r"No model named 'srcn'. Did you mean 'srcnn'\? The zoo has: .*deep_storm"
-    ):
+    with pytest.raises(ValueError, match=r"No model named 'srcn'. Did you mean 'srcnn'\? The zoo has: .*deep_storm"):
         zoo.create_model("srcn")
     with pytest.raises(ValueError, match=r"No model named 'qqqqqq'. The zoo has"):
         zoo.get_spec("qqqqqq")
 
 
 def test_an_unknown_option_names_the_known_ones():
-    with pytest.raises(
-        TypeError, match=r"model 'u_storm': .*'upsamplin'.* its options are: upsampling, normalisation"
-    ):
+    with pytest.raises(TypeError, match=r"model 'u_storm': .*'upsamplin'.* its options are: upsampling, normalisation"):
         zoo.create_model("u_storm", upsamplin=4)
 
 

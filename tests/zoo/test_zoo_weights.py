@@ -32,9 +32,7 @@ def same(one, two):
 
 
 def test_a_folder_holds_the_whole_model(model, tmp_path):
-    written = zoo.save_weights(
-        model, tmp_path / "run", {"threshold": 0.3, "valid": {"photons": [300, 10000]}}
-    )
+    written = zoo.save_weights(model, tmp_path / "run", {"threshold": 0.3, "valid": {"photons": [300, 10000]}})
     assert sorted(os.listdir(tmp_path / "run")) == ["card.json", "model.safetensors"]
     loaded, card = zoo.load_model(tmp_path / "run")
     assert card == written == json.loads((tmp_path / "run" / "card.json").read_text())
@@ -90,9 +88,7 @@ def test_large_weights_are_split(model, tmp_path, monkeypatch):
     loaded, _ = zoo.load_model(tmp_path / "srcnn.small.json")
     same(model, loaded)
     (tmp_path / names[1]).unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"00002-of-00003\.safetensors is missing; its card srcnn\.small\.json"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"00002-of-00003\.safetensors is missing; its card srcnn\.small\.json"):
         zoo.load_model(tmp_path / "srcnn.small.json")
 
 
@@ -108,9 +104,7 @@ def test_a_damaged_file_is_named(model, tmp_path):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"model\.safetensors is damaged or not the file of its card: sha256"
-    ):
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or not the file of its card: sha256"):
         zoo.load_model(tmp_path)
     file.write_bytes(content[:100])
     with pytest.raises(ValueError, match="100 bytes"):

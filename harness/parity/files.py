@@ -1,0 +1,65 @@
+"""Find reference files in a folder and read their arrays without trusting them."""
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+WEIGHT_SUFFIXES = (".safetensors", ".hdf5", ".h5", ".pth", ".pt", ".pkl", ".onnx")
+SIZES = ((24, 40), (33, 57), (64, 64))  # odd and oblong on purpose
+_MAX_ARRAY_BYTES = 2**31
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A reference file with its arrays and what belongs to it.
+
+    Attributes:
+        path: the npz.
+        arrays: its arrays by key.
+        weights: weight files of the same stem (NAME.safetensors for NAME_io.npz), in order of
+            `WEIGHT_SUFFIXES`.
+        sizes: (height, width) of the frames on which the exported graph is compared, camera pixels.
+    """
+
+    path: Path
+    arrays: Mapping[str, np.ndarray]
+    weights: tuple[Path, ...]
+    sizes: tuple[tuple[int, int], ...] = SIZES
+
+    @property
+    def stem(self) -> str:
+        """NAME of NAME_io.npz."""
+        return self.path.stem.removesuffix("_io")
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz; objects are refused, since reading them would run code.
+
+    Raises:
+        ValueError: damaged, holding objects, or arrays of more than 2 GiB.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+        if size > _MAX_ARRAY_BYTES:
+            raise ValueError(f"its arrays take {size / 2**30:.1f} GiB unpacked")
+        with np.load(path, allow_pickle=False) as data:
+            return {key: np.asarray(data[key]) for key in data.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    except Exception as error:  # zlib and struct errors of damaged members
+        raise ValueError(f"cannot be read: damaged ({error})") from error
+
+
+def find_weights(stem: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Weight files NAME.* in the folders, each format once; earlier folders win."""
+    found = []
+    for suffix in WEIGHT_SUFFIXES:
+        candidates = (folder / f"{stem}{suffix}" for folder in folders)
+        first = next((path for path in candidates if path.is_file()), None)
+        if first is not None:
+            found.append(first)
+    return tuple(found)
