@@ -119,9 +119,7 @@ def _pair(inputs: Path, targets: Path) -> list[tuple[Path, Path]]:
         files: dict[str, Path] = {}
         for file in tiff_files(folder):
             if file.stem in files:
-                raise PairError(
-                    f"{folder} holds both {files[file.stem].name} and {file.name}; keep one of them"
-                )
+                raise PairError(f"{folder} holds both {files[file.stem].name} and {file.name}; keep one of them")
             files[file.stem] = file
         if not files:
             raise PairError(f"{folder} holds no .tif or .tiff file")

@@ -13,18 +13,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code (0 done, 1 bad input, with one line that says what)."""
     parser = argparse.ArgumentParser(prog="python -m leaderboard", description=__doc__)
     parser.add_argument("records", nargs="*", help="folders of records or single files; none: those shipped")
-    parser.add_argument(
-        "-o", "--output", default="smlm-zoo-leaderboard", help="folder to write (default: %(default)s)"
-    )
+    parser.add_argument("-o", "--output", default="smlm-zoo-leaderboard", help="folder to write (default: %(default)s)")
     parser.add_argument("--title", default="", help="headline of the page")
     parser.add_argument("--notes", default="", help="a paragraph under the headline, plain text")
     parser.add_argument(
         "--pictures",
         help="JSON list of {dataset, frame, model, path, caption}; paths inside that file's folder",
     )
-    parser.add_argument(
-        "--skip-bad", action="store_true", help="skip files that are no record, with a warning"
-    )
+    parser.add_argument("--skip-bad", action="store_true", help="skip files that are no record, with a warning")
     options = parser.parse_args(arguments)
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -36,9 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         pictures = read_pictures(options.pictures) if options.pictures else []
         from .board import TITLE, write_all  # after the records, so that a bad one is told at once
 
-        paths = write_all(
-            results, options.output, pictures=pictures, title=options.title or TITLE, notes=options.notes
-        )
+        paths = write_all(results, options.output, pictures=pictures, title=options.title or TITLE, notes=options.notes)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -58,12 +52,8 @@ def read_pictures(file: str | Path) -> list[dict[str, object]]:
         items = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file}: not readable as JSON ({error})") from error
-    if not isinstance(items, list) or not all(
-        isinstance(i, dict) and isinstance(i.get("path"), str) for i in items
-    ):
-        raise ValueError(
-            f"{file}: expected a JSON list of objects with dataset, frame, model, path and caption"
-        )
+    if not isinstance(items, list) or not all(isinstance(i, dict) and isinstance(i.get("path"), str) for i in items):
+        raise ValueError(f"{file}: expected a JSON list of objects with dataset, frame, model, path and caption")
     for item in items:
         path = (folder / item["path"]).resolve()
         if not path.is_relative_to(folder):

@@ -43,9 +43,7 @@ def write_all(
     """
     results = list(results)
     if not results:
-        raise ValueError(
-            "there are no records to show; run `smlm-zoo leaderboard` or give a folder of records"
-        )
+        raise ValueError("there are no records to show; run `smlm-zoo leaderboard` or give a folder of records")
     folder = Path(folder)
     board = make_board(results)
     content: dict[str, str | bytes] = {

@@ -44,9 +44,7 @@ def efficiency_bars(results: Iterable[Result] | Board) -> bytes | None:
     rows = math.ceil(len(board.conditions) / columns)
     with _styled():
         figure = _figure(3.2 * columns + 1.6, rows * (0.9 + 0.36 * len(board.entries)) + 0.7)
-        low = min(
-            [0.0, *(v for e in board.entries for c in board.conditions if (v := board.score(e, c)) < 0)]
-        )
+        low = min([0.0, *(v for e in board.entries for c in board.conditions if (v := board.score(e, c)) < 0)])
         for i, condition in enumerate(board.conditions):
             axes = figure.add_subplot(rows, columns, i + 1)
             values = [board.score(entry, condition) for entry in board.entries]
@@ -99,9 +97,7 @@ def accuracy_speed(results: Iterable[Result] | Board) -> bytes | None:
         axes = figure.add_subplot()
         axes.set_xscale("log")
         front = [points[i] for i in pareto([(ms, value) for ms, value, _, _ in points])]
-        axes.plot(
-            [p[0] for p in front], [p[1] for p in front], color=_MUTED, lw=1.2, ls=(0, (4, 3)), zorder=1
-        )
+        axes.plot([p[0] for p in front], [p[1] for p in front], color=_MUTED, lw=1.2, ls=(0, (4, 3)), zorder=1)
         _scatter(axes, board, points, board.engines)
         axes.margins(0.12)
         axes.set(
@@ -162,11 +158,7 @@ def _board(results: Iterable[Result] | Board) -> Board:
 
 
 def _short(label: str, width: int = 44) -> str:
-    return (
-        textwrap.shorten(label, width, placeholder=" …")
-        if len(label) > width and " " in label
-        else label[:width]
-    )
+    return textwrap.shorten(label, width, placeholder=" …") if len(label) > width and " " in label else label[:width]
 
 
 def _styled():  # type: ignore[no-untyped-def]
@@ -200,9 +192,7 @@ def _scatter(axes: Axes, board: Board, points: list[tuple[float, float, str, str
     )
     shown = [e for e in board.entries if any(p[2] == e for p in points)]
     handles = [axes.plot([], [], "o", ms=7, color=colors[e], label=_short(e, 30))[0] for e in shown]
-    first = axes.legend(
-        handles=handles, title="model", loc="upper left", bbox_to_anchor=(1.01, 1.0), alignment="left"
-    )
+    first = axes.legend(handles=handles, title="model", loc="upper left", bbox_to_anchor=(1.01, 1.0), alignment="left")
     axes.add_artist(first)
     handles = [
         axes.plot([], [], markers[k], ms=7, color=_MUTED, label=_short(k, 30))[0]

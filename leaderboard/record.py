@@ -405,15 +405,11 @@ def write_result(result: Result, folder: str | Path) -> Path:
     path = Path(folder) / f"{result.id}.json"
     text = result.to_json()
     if len(text.encode()) > MAX_BYTES:
-        raise RecordError(
-            f"the record has {len(text):,} characters; at most {MAX_BYTES:,} bytes can be read again"
-        )
+        raise RecordError(f"the record has {len(text):,} characters; at most {MAX_BYTES:,} bytes can be read again")
     if path.exists():
         if path.read_text(encoding="utf-8") == text:
             return path
-        raise FileExistsError(
-            f"{path} holds a different record; it was edited after it was written. Move it away"
-        )
+        raise FileExistsError(f"{path} holds a different record; it was edited after it was written. Move it away")
     return write_whole(path, text)
 
 
@@ -477,9 +473,7 @@ def shipped_results() -> list[Result]:
 
 def flat(result: Result) -> dict[tuple[str, str], Any]:
     """(section, field) -> value for every field, in a fixed order; None where a section was not measured."""
-    out: dict[tuple[str, str], Any] = {
-        ("", name): getattr(result, name) for name in ("schema", "date", "command")
-    }
+    out: dict[tuple[str, str], Any] = {("", name): getattr(result, name) for name in ("schema", "date", "command")}
     for section in _SECTIONS:
         values = getattr(result, section.title)
         for item in fields(section):
@@ -493,8 +487,5 @@ _SECTIONS: tuple[type[_Section], ...] = (
 )  # fmt: skip
 
 WHOLE_NUMBERS = [
-    (section.title, name)
-    for section in _SECTIONS
-    for name, kind in _hints(section).items()
-    if kind == int | None
+    (section.title, name) for section in _SECTIONS for name, kind in _hints(section).items() if kind == int | None
 ]

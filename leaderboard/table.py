@@ -133,9 +133,7 @@ def make_board(results: Iterable[Result]) -> Board:
     board = Board(
         entries=sorted(of_entry),
         conditions=sorted(density, key=lambda name: (density[name], name)),
-        engines=sorted(
-            {engine for _, engine in timed}, key=lambda name: (not name.startswith("torch"), name)
-        ),
+        engines=sorted({engine for _, engine in timed}, key=lambda name: (not name.startswith("torch"), name)),
         results=results,
         of_entry=of_entry,
         scored=scored,

@@ -59,9 +59,7 @@ def _number_or_range(value: Any) -> Any:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"{value!r} is neither a number nor a range such as {{low: 1, high: 2, scale: log}}"
-        ) from None
+        raise ValueError(f"{value!r} is neither a number nor a range such as {{low: 1, high: 2, scale: log}}") from None
 
 
 def _not_negative(value: float | Range) -> float | Range:

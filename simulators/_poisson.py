@@ -69,8 +69,6 @@ def _propose(mean: Float32, out: Float32, rng: np.random.Generator) -> npt.NDArr
     height /= a / (depth * depth) + spread
     whole = np.clip(number, 0, len(_LOG_FACTORIAL) - 1).astype(np.int32)
     logarithm = number * np.log(middle) - middle - _LOG_FACTORIAL[whole]
-    stands = (
-        (np.log(np.maximum(height, 1e-300)) <= logarithm) & (number >= 0) & (number < len(_LOG_FACTORIAL))
-    )
+    stands = (np.log(np.maximum(height, 1e-300)) <= logarithm) & (number >= 0) & (number < len(_LOG_FACTORIAL))
     stands &= (depth >= 0.013) | (v[doubtful] <= depth)
     return doubtful[np.flatnonzero(~stands)]

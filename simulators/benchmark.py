@@ -50,9 +50,7 @@ def plain(recipe: Recipe, frames: int, emitters: int, rng: np.random.Generator) 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        prog="python -m simulators.benchmark", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m simulators.benchmark", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=40, help="pixels along either side")
     parser.add_argument("--emitters", type=float, default=25, help="in the field, per frame")
@@ -62,14 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     cameras = {"ideal": Camera.ideal(100), "emccd": Camera.challenge_emccd(100)}
     recipes = {n: bench_recipe(options.frames, options.size, options.emitters, c) for n, c in cameras.items()}
-    times: dict[tuple[str, str], list[float]] = {
-        (n, w): [] for n in cameras for w in ("simulate", "plain", "busy")
-    }
+    times: dict[tuple[str, str], list[float]] = {(n, w): [] for n in cameras for w in ("simulate", "plain", "busy")}
     few = max(options.frames // 50, 1)
     for recipe in recipes.values():
-        simulate(
-            recipe.with_(frames=min(640, options.frames)), np.random.default_rng(0), device=options.device
-        )
+        simulate(recipe.with_(frames=min(640, options.frames)), np.random.default_rng(0), device=options.device)
     for repeat in range(options.repeats):
         for name, recipe in recipes.items():
             rng = np.random.default_rng(repeat)

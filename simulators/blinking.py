@@ -66,9 +66,7 @@ class OnTimeBlinking(StrictModel):
         ends = np.append(np.flatnonzero(np.diff(rate)) + 1, len(rate)).astype(np.float64)
         begins = np.concatenate([[0.0], ends[:-1]])
         steps = rate[begins.astype(np.int64)] * (ends - begins)
-        edges = np.concatenate(
-            [[0.0], rate[0] * self.mean_on_frames + np.concatenate([[0.0], np.cumsum(steps)])]
-        )
+        edges = np.concatenate([[0.0], rate[0] * self.mean_on_frames + np.concatenate([[0.0], np.cumsum(steps)])])
         start = np.interp(rng.random(count) * edges[-1], edges, np.concatenate([[0.0, 0.0], ends]))
         stop = start + rng.exponential(self.mean_on_frames, count)
         return start, stop

@@ -152,16 +152,12 @@ class Camera(StrictModel):
         self._check_map(tuple(photons.shape))
         if isinstance(generator, np.random.Generator):
             if photons.device.type != "cpu":
-                raise TypeError(
-                    f"photons are on {photons.device}; give a torch.Generator of that device, not numpy's"
-                )
+                raise TypeError(f"photons are on {photons.device}; give a torch.Generator of that device, not numpy's")
             flat = photons.detach().to(torch.float32).contiguous().numpy()
             return torch.from_numpy(self._expose_numpy(flat, generator))
         return self._expose_torch(photons.detach().to(torch.float32), generator)
 
-    def _expose_numpy(
-        self, photons: npt.NDArray[np.float32], rng: np.random.Generator
-    ) -> npt.NDArray[np.float32]:
+    def _expose_numpy(self, photons: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
         if photons.size and not photons.min() >= 0:
             raise ValueError("photons are negative or nan somewhere; expected 0 or more in every pixel")
         electrons = photons * np.float32(self.quantum_efficiency) + np.float32(self.spurious_charge_e)
@@ -186,9 +182,7 @@ class Camera(StrictModel):
     def _expose_torch(self, photons: Tensor, generator: torch.Generator) -> Tensor:
         if photons.numel() and not bool(photons.min() >= 0):
             raise ValueError("photons are negative or nan somewhere; expected 0 or more in every pixel")
-        signal = torch.poisson(
-            photons * self.quantum_efficiency + self.spurious_charge_e, generator=generator
-        )
+        signal = torch.poisson(photons * self.quantum_efficiency + self.spurious_charge_e, generator=generator)
         if self.em_gain is not None:
             amplified = torch._standard_gamma(signal.clamp(min=1.0), generator=generator)
             signal = torch.where(signal > 0, amplified, 0.0) * self.em_gain

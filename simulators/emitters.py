@@ -158,9 +158,7 @@ class Emitters:
         """
         unknown = sorted(set(columns) - set(self.columns()))
         if unknown:
-            raise ValueError(
-                f"no column {', '.join(map(repr, unknown))}; the columns are {', '.join(self.columns())}"
-            )
+            raise ValueError(f"no column {', '.join(map(repr, unknown))}; the columns are {', '.join(self.columns())}")
         return type(self)(**{**{name: getattr(self, name) for name in self.columns()}, **columns})
 
     @classmethod

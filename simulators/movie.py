@@ -148,9 +148,7 @@ class _Table:
 def _streams(rng: np.random.Generator, blocks: int) -> list[np.random.SeedSequence]:
     """One stream for what concerns all frames, then one per block; from the generator's state alone."""
     if not isinstance(rng, np.random.Generator):
-        raise TypeError(
-            f"rng is {type(rng).__name__}; give a np.random.Generator, e.g. np.random.default_rng(1)"
-        )
+        raise TypeError(f"rng is {type(rng).__name__}; give a np.random.Generator, e.g. np.random.default_rng(1)")
     return np.random.SeedSequence(rng.integers(2**32, size=8).tolist()).spawn(blocks + 1)
 
 
@@ -208,9 +206,7 @@ def _bounds(frames: int, size: tuple[int, int]) -> list[tuple[int, int]]:
 def _geometry(recipe: Recipe, rng: np.random.Generator) -> Geometry:
     geometry = recipe.structure.build(recipe.space, rng)
     if geometry.share_inside <= 0:
-        raise ValueError(
-            f"the structure {recipe.structure.kind!r} has no part in the field of recipe {recipe.name!r}"
-        )
+        raise ValueError(f"the structure {recipe.structure.kind!r} has no part in the field of recipe {recipe.name!r}")
     return geometry
 
 
@@ -318,9 +314,7 @@ def _movie_table(recipe: Recipe, density: Floats, geometry: Geometry, rng: np.ra
     found, molecules = 0.0, 0
     per_molecule = blinking.rows_per_molecule * geometry.share_inside
     while found < wanted:
-        count = int(
-            1.03 * (wanted - found) / per_molecule + 6 * np.sqrt((wanted - found) / per_molecule) + 20
-        )
+        count = int(1.03 * (wanted - found) / per_molecule + 6 * np.sqrt((wanted - found) / per_molecule) + 20)
         start, stop = blinking.spans(rate, count, rng)
         x, y, z = geometry.place(count, rng)
         flux = draw(recipe.photons, count, rng)
@@ -340,9 +334,7 @@ def _movie_table(recipe: Recipe, density: Floats, geometry: Geometry, rng: np.ra
         none, whole = np.zeros(0), np.zeros(0, np.int64)
         return _Table(molecule=whole, frame=whole, x=none, y=none, z=none, photons=none)
     offsets = np.cumsum([0] + [len(part[1]) for part in parts[:-1]])
-    molecule = np.concatenate(
-        [part[0].molecule + offset for part, offset in zip(parts, offsets, strict=True)]
-    )
+    molecule = np.concatenate([part[0].molecule + offset for part, offset in zip(parts, offsets, strict=True)])
     frame = np.concatenate([part[0].frame for part in parts])
     share = np.concatenate([part[0].share for part in parts])
     x, y, z, flux = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
@@ -405,9 +397,7 @@ def draw_frames(
         background = draw(recipe.background, frames, stream)
         sigma = draw(recipe.psf.sigma_nm, frames, stream)
         table = _snapshot_table(recipe, density, stream)
-        columns = [
-            torch.from_numpy(c).to(device, torch.float32) for c in (table.x, table.y, table.z, table.photons)
-        ]
+        columns = [torch.from_numpy(c).to(device, torch.float32) for c in (table.x, table.y, table.z, table.photons)]
         frame = torch.from_numpy(table.frame).to(device)
         light = torch.from_numpy(background).to(device, torch.float32)
         wide = torch.from_numpy(sigma).to(device, torch.float32)

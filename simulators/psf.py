@@ -160,9 +160,7 @@ class AstigmaticPSF(_Gaussian):
 
     def widest_nm(self, z_nm: float) -> float:
         """The largest width up to height z, nm."""
-        return highest(self.sigma_nm) * sqrt(
-            1 + ((abs(z_nm) + abs(self.focal_shift_nm)) / self.defocus_nm) ** 2
-        )
+        return highest(self.sigma_nm) * sqrt(1 + ((abs(z_nm) + abs(self.focal_shift_nm)) / self.defocus_nm) ** 2)
 
 
 AnyPSF = Annotated[GaussianPSF | AstigmaticPSF, Field(discriminator="kind")]
@@ -189,12 +187,7 @@ def _render(
     tall, broad = -(-height // rows), -(-width // columns)
     place_x, place_y = x.detach(), y.detach()
     reach_x, reach_y = _REACH * wide_x.detach(), _REACH * wide_y.detach()
-    near = (
-        (place_x > -reach_x)
-        & (place_x < width + reach_x)
-        & (place_y > -reach_y)
-        & (place_y < height + reach_y)
-    )
+    near = (place_x > -reach_x) & (place_x < width + reach_x) & (place_y > -reach_y) & (place_y < height + reach_y)
     if rows == columns == 1:
         member = near.nonzero().squeeze(1)
         tile = frame[member]
@@ -223,9 +216,7 @@ def _render(
         for some, most in _alike(per_tile):
             image[some] = _products(packed, first[some], per_tile[some], most, tall, broad)
     image = (
-        image.reshape(frames, rows, columns, tall, broad)
-        .transpose(2, 3)
-        .reshape(frames, rows * tall, columns * broad)
+        image.reshape(frames, rows, columns, tall, broad).transpose(2, 3).reshape(frames, rows * tall, columns * broad)
     )
     return image[:, :height, :width]
 

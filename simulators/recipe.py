@@ -166,9 +166,7 @@ def list_recipes(pattern: str = "*") -> list[str]:
     Args:
         pattern: with wildcards, e.g. "tubes-*".
     """
-    names = [
-        entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml")
-    ]
+    names = [entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml")]
     return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
@@ -189,9 +187,7 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
     text = os.fspath(name)
     known = list_recipes()
     if text in known:
-        return parse_recipe(
-            yaml.safe_load((_folder() / f"{text}.yaml").read_text("utf-8")), source=f"recipe {text!r}"
-        )
+        return parse_recipe(yaml.safe_load((_folder() / f"{text}.yaml").read_text("utf-8")), source=f"recipe {text!r}")
     path = Path(text)
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         raise ValueError(
@@ -199,9 +195,7 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
             "A recipe of your own is a path that ends in .yaml."
         )
     if not path.is_file():
-        raise FileNotFoundError(
-            f"No file {text}. Give the path of a recipe in YAML, or one of: {', '.join(known)}"
-        )
+        raise FileNotFoundError(f"No file {text}. Give the path of a recipe in YAML, or one of: {', '.join(known)}")
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -62,11 +62,7 @@ class _Box:
         s = self.space
         x = rng.uniform(-s.margin_nm, s.width_nm + s.margin_nm, count)
         y = rng.uniform(-s.margin_nm, s.height_nm + s.margin_nm, count)
-        z = (
-            rng.uniform(s.z_low_nm, s.z_high_nm, count)
-            if s.z_high_nm > s.z_low_nm
-            else np.full(count, s.z_low_nm)
-        )
+        z = rng.uniform(s.z_low_nm, s.z_high_nm, count) if s.z_high_nm > s.z_low_nm else np.full(count, s.z_low_nm)
         return x, y, z
 
 
@@ -79,9 +75,7 @@ class _WalledStructure(StrictModel):
     @model_validator(mode="after")
     def _wall_fits(self) -> _WalledStructure:
         if self.wall_nm > self.outer_radius_nm:
-            raise ValueError(
-                f"wall_nm is {self.wall_nm:g}, thicker than outer_radius_nm {self.outer_radius_nm:g}"
-            )
+            raise ValueError(f"wall_nm is {self.wall_nm:g}, thicker than outer_radius_nm {self.outer_radius_nm:g}")
         return self
 
     def _centre_heights(self, space: Space) -> tuple[float, float]:
@@ -161,9 +155,7 @@ class FilamentsStructure(_WalledStructure):
 Structure = Annotated[UniformStructure | TubesStructure | FilamentsStructure, Field(discriminator="kind")]
 
 
-def _crossing(
-    angle: float, rng: np.random.Generator, through: Floats | None = None, bend: float = 0.1
-) -> Floats:
+def _crossing(angle: float, rng: np.random.Generator, through: Floats | None = None, bend: float = 0.1) -> Floats:
     """Five points of a line across the unit square, from outside to outside."""
     middle = np.array([0.5, 0.5]) + rng.uniform(-0.12, 0.12, 2) if through is None else through
     along = np.array([np.cos(angle), np.sin(angle)])
@@ -228,13 +220,8 @@ class _Walls:
             flat = np.hypot(along[:, 0], along[:, 1])
             self.side = np.column_stack([-along[:, 1] / flat, along[:, 0] / flat, np.zeros(len(flat))])
             self.up = np.cross(along, self.side)
-            fine = (
-                self.start[:, None]
-                + np.array([0.125, 0.375, 0.625, 0.875])[None, :, None] * self.step[:, None]
-            )
-            self.share_inside = float(
-                (space.inside(fine[..., 0], fine[..., 1]) * length[:, None]).sum() / (4 * total)
-            )
+            fine = self.start[:, None] + np.array([0.125, 0.375, 0.625, 0.875])[None, :, None] * self.step[:, None]
+            self.share_inside = float((space.inside(fine[..., 0], fine[..., 1]) * length[:, None]).sum() / (4 * total))
         else:
             self.share_inside = 0.0
 
@@ -245,7 +232,5 @@ class _Walls:
         radius = np.sqrt(rng.uniform(self.inner**2, self.outer**2, count))
         turn = rng.uniform(0, 2 * np.pi, count)
         point = self.start[piece] + part[:, None] * self.step[piece]
-        point += (radius * np.cos(turn))[:, None] * self.side[piece] + (radius * np.sin(turn))[
-            :, None
-        ] * self.up[piece]
+        point += (radius * np.cos(turn))[:, None] * self.side[piece] + (radius * np.sin(turn))[:, None] * self.up[piece]
         return point[:, 0].copy(), point[:, 1].copy(), point[:, 2].copy()

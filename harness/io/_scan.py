@@ -55,16 +55,12 @@ def scan_file(path: Path, max_frame_bytes: int, before: int) -> Scan:
     try:
         found = _tiff.walk(path)
     except _tiff.NotTiff as reason:
-        raise MovieError(
-            f"{path} is not a TIFF file: {reason}. Movies are read from .tif files or folders"
-        ) from None
+        raise MovieError(f"{path} is not a TIFF file: {reason}. Movies are read from .tif files or folders") from None
     frames = [d for d in found.directories if not d.reduced]
     if not frames:
         if found.broken is None:
             raise MovieError(f"{path} holds no image")
-        raise MovieError(
-            f"{path} is truncated: {found.broken}; the first unreadable frame is {before}, none before it"
-        )
+        raise MovieError(f"{path} is truncated: {found.broken}; the first unreadable frame is {before}, none before it")
     first = frames[0]
     dtype = _dtype(first, path)
     if not first.width or not first.height:
@@ -77,8 +73,7 @@ def scan_file(path: Path, max_frame_bytes: int, before: int) -> Scan:
         )
     if first.samples > 1 or first.photometric not in _GREY:
         raise MovieError(
-            f"{path} holds colour images ({first.samples} samples per pixel); save one grey channel as its "
-            "own movie"
+            f"{path} holds colour images ({first.samples} samples per pixel); save one grey channel as its own movie"
         )
     planes, one_run = _declared_planes(path)
     raw = first.compression == 1 and first.contiguous and first.predictor == 1
@@ -100,10 +95,7 @@ def scan_file(path: Path, max_frame_bytes: int, before: int) -> Scan:
             break
     shapes = [(d.height, d.width, _dtype(d, path).name) for d in frames]
     plain = all(
-        d.compression == 1
-        and d.predictor == 1
-        and d.contiguous
-        and d.nbytes == d.height * d.width * dtype.itemsize
+        d.compression == 1 and d.predictor == 1 and d.contiguous and d.nbytes == d.height * d.width * dtype.itemsize
         for d in frames
     )
     starts = np.array([d.offset for d in frames], np.int64) if plain else None
@@ -146,10 +138,7 @@ def _declared_planes(path: Path) -> tuple[int, bool]:
         kind = "imagej" if page.is_imagej else "ome" if page.is_ome else "shaped" if page.is_shaped else ""
         height, width = page.imagelength, page.imagewidth
     if kind == "imagej":
-        numbers = {
-            k: int(v)
-            for k, v in re.findall(r"^(images|channels|slices|frames)=(\d+)\s*$", text, re.MULTILINE)
-        }
+        numbers = {k: int(v) for k, v in re.findall(r"^(images|channels|slices|frames)=(\d+)\s*$", text, re.MULTILINE)}
         channels = numbers.get("channels", 1)
         if channels == numbers.get("images") and channels > _IMAGEJ_CHANNELS:
             channels = 1  # a plain stack whose writer called its only axis channels
@@ -186,9 +175,7 @@ def _one_axis(path: Path, channels: int, times: int, slices: int) -> None:
     if channels > 1:
         raise MovieError(f"{path} has {channels} channels; save the one wanted as its own movie")
     if times > 1 and slices > 1:
-        raise MovieError(
-            f"{path} has {times} time points of {slices} slices each; save one slice as its own movie"
-        )
+        raise MovieError(f"{path} has {times} time points of {slices} slices each; save one slice as its own movie")
 
 
 _UNITS_NM = {"nm": 1.0, "nanometer": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "micron": 1e3, "microns": 1e3}
@@ -221,12 +208,7 @@ def describe(scanned: Scan) -> tuple[tuple[float, float] | None, dict[str, Any]]
             frame = page.tags[_tiff.MICRO_MANAGER].value
             summary = frame if isinstance(frame, dict) else None
             metadata["micro_manager"] = summary or {}
-        sizes = (
-            _micro_manager_size(summary)
-            or _ome_size(page)
-            or _imagej_size(page, metadata)
-            or _plain_size(page)
-        )
+        sizes = _micro_manager_size(summary) or _ome_size(page) or _imagej_size(page, metadata) or _plain_size(page)
     if sizes is not None and not all(math.isfinite(s) and 1 <= s <= 10_000 for s in sizes):
         sizes = None  # uncalibrated files say 0, or dots per inch
     return sizes, metadata

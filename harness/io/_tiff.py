@@ -173,8 +173,7 @@ def _read(file: BinaryIO, at: int, order: str, big: bool, index: int, size: int)
     offsets = tags.get(STRIP_OFFSETS) or tags.get(TILE_OFFSETS) or [0]
     counts = tags.get(STRIP_COUNTS) or tags.get(TILE_COUNTS) or [0]
     joined = len(offsets) == len(counts) and all(
-        offset + length == after
-        for offset, length, after in zip(offsets[:-1], counts[:-1], offsets[1:], strict=True)
+        offset + length == after for offset, length, after in zip(offsets[:-1], counts[:-1], offsets[1:], strict=True)
     )
     directory = Directory(
         index=index,

@@ -216,9 +216,7 @@ def open_movie(
             readable = sum(len(s.part) for s in scans) + len(scan.part)
             message = f"{file} is truncated: {scan.missing}. The first unreadable frame is {readable}"
             if readable:
-                message += (
-                    f"; {readable} frames (0 to {readable - 1}) are readable: allow_truncated=True reads them"
-                )
+                message += f"; {readable} frames (0 to {readable - 1}) are readable: allow_truncated=True reads them"
             raise MovieError(message)
         scans.append(scan)
         if scan.missing:

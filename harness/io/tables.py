@@ -92,9 +92,7 @@ def recognise(text: TextFile) -> TableFormat:
     )
 
 
-def write_table(
-    table: Emitters | Localizations, path: str | os.PathLike[str], *, format: str | None = None
-) -> None:
+def write_table(table: Emitters | Localizations, path: str | os.PathLike[str], *, format: str | None = None) -> None:
     """Write a table; the file appears complete or not at all.
 
     Args:

@@ -66,9 +66,7 @@ class MovieWriter:
     def write(self, block: NDArray) -> None:
         """Append frames, (n, H, W) or one (H, W), all of one shape and type."""
         if self._file is None or self._temporary is None:
-            raise RuntimeError(
-                "use the writer in a with block: with MovieWriter(path) as movie: movie.write(block)"
-            )
+            raise RuntimeError("use the writer in a with block: with MovieWriter(path) as movie: movie.write(block)")
         block = np.asarray(block)
         if block.ndim == 2:
             block = block[None]

@@ -85,9 +85,7 @@ def ssim(estimate: ArrayLike, reference: ArrayLike, *, compress: bool = True) ->
 
     q_stack, y_stack = _stacks(estimate, reference)
     if min(y_stack.shape[1:]) < 11:
-        raise ValueError(
-            f"images are {y_stack.shape[1]} x {y_stack.shape[2]} pixels; SSIM needs at least 11 x 11"
-        )
+        raise ValueError(f"images are {y_stack.shape[1]} x {y_stack.shape[2]} pixels; SSIM needs at least 11 x 11")
     values = []
     for q, y in zip(q_stack, y_stack, strict=True):
         if y.max() <= 0:
@@ -135,9 +133,7 @@ def render(
         raise ValueError(f"field {field_nm}, pixel {pixel_nm}, FWHM {fwhm_nm} nm: all must be positive")
     columns, rows = math.ceil(width / pixel_nm - 1e-9), math.ceil(height / pixel_nm - 1e-9)
     if columns * rows > _MAX_PIXELS:
-        raise ValueError(
-            f"the image would have {columns} x {rows} pixels; take a larger pixel_nm than {pixel_nm}"
-        )
+        raise ValueError(f"the image would have {columns} x {rows} pixels; take a larger pixel_nm than {pixel_nm}")
     sigma = fwhm_nm / math.sqrt(8 * math.log(2)) / pixel_nm  # pixels
     reach = math.ceil(4 * sigma)
     u, v = table.x_nm / pixel_nm - 0.5, table.y_nm / pixel_nm - 0.5  # in pixels, centres at integers
@@ -162,7 +158,5 @@ def render(
 def _stacks(estimate: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     q, y = np.asarray(estimate, np.float64), np.asarray(reference, np.float64)
     if q.shape != y.shape or q.ndim < 2:
-        raise ValueError(
-            f"estimate is {q.shape} but reference is {y.shape}; both must be (..., H, W) and equal"
-        )
+        raise ValueError(f"estimate is {q.shape} but reference is {y.shape}; both must be (..., H, W) and equal")
     return q.reshape(-1, *q.shape[-2:]), y.reshape(-1, *y.shape[-2:])

@@ -88,9 +88,7 @@ def match(
     if not tolerance_nm > 0:
         raise ValueError(f"tolerance_nm is {tolerance_nm}; give a positive distance in nm, e.g. 250")
     if axial_tolerance_nm is not None and not axial_tolerance_nm > 0:
-        raise ValueError(
-            f"axial_tolerance_nm is {axial_tolerance_nm}; give a positive distance, or None for 2D"
-        )
+        raise ValueError(f"axial_tolerance_nm is {axial_tolerance_nm}; give a positive distance, or None for 2D")
     if rule not in ("greedy", "optimal"):
         raise ValueError(f"no matching rule named {rule!r}; there are 'greedy' and 'optimal'")
     if axial_tolerance_nm is not None:
@@ -102,11 +100,7 @@ def match(
                 "or give every localization a z"
             )
     pairs = _allowed_pairs(truth, found, float(tolerance_nm), axial_tolerance_nm)
-    taken = (
-        _greedy(pairs, len(truth), len(found))
-        if rule == "greedy"
-        else _optimal(pairs, len(truth), len(found))
-    )
+    taken = _greedy(pairs, len(truth), len(found)) if rule == "greedy" else _optimal(pairs, len(truth), len(found))
     taken = taken[np.argsort(pairs.truth[taken], kind="stable")]
     chosen = pairs.pick(taken)
     return Matches(truth_index=chosen.truth, found_index=chosen.found, distance=chosen.distance)
@@ -232,9 +226,7 @@ def _write_lowest(
         first[side[nearest]] = nearest
 
 
-def _walk(
-    truth: NDArray[np.int64], found: NDArray[np.int64], distance: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def _walk(truth: NDArray[np.int64], found: NDArray[np.int64], distance: NDArray[np.float64]) -> NDArray[np.int64]:
     used_truth: set[int] = set()
     used_found: set[int] = set()
     taken = []
@@ -254,9 +246,7 @@ def _optimal(pairs: _Pairs, n_truth: int, n_found: int) -> NDArray[np.int64]:
     if not len(pairs.truth):
         return np.empty(0, np.int64)
     size = n_truth + n_found
-    links = coo_array(
-        (np.ones(len(pairs.truth), np.int8), (pairs.truth, n_truth + pairs.found)), shape=(size, size)
-    )
+    links = coo_array((np.ones(len(pairs.truth), np.int8), (pairs.truth, n_truth + pairs.found)), shape=(size, size))
     _, label = connected_components(links.tocsr(), directed=False)
     group = label[pairs.truth]
     order = np.argsort(group, kind="stable")

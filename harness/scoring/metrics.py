@@ -266,9 +266,7 @@ def score(
         protocol = dataclasses.replace(protocol, name=f"{protocol.name} (changed)", **changed)  # type: ignore[arg-type]
     width, height = (float(length) for length in field_nm)
     if not (0 < width < math.inf and 0 < height < math.inf):
-        raise ValueError(
-            f"field_nm is {tuple(field_nm)}; give the field's width and height in nm, e.g. (6400, 6400)"
-        )
+        raise ValueError(f"field_nm is {tuple(field_nm)}; give the field's width and height in nm, e.g. (6400, 6400)")
 
     if wobble is not None:
         truth = shift_by_wobble(truth, wobble)

@@ -58,9 +58,7 @@ def choose_threshold(
         ValueError: a grid that is empty or not positive.
     """
     if not 0 < low <= high < np.inf or trials < 1:
-        raise ValueError(
-            f"thresholds from {low} to {high} in {trials} trials; need 0 < low <= high and trials >= 1"
-        )
+        raise ValueError(f"thresholds from {low} to {high} in {trials} trials; need 0 < low <= high and trials >= 1")
     curve = []
     for threshold in np.geomspace(low, high, trials).tolist():
         result = score(truth=truth, found=decode(threshold), field_nm=field_nm, protocol=protocol)

@@ -64,9 +64,7 @@ def build_page(
     """
     results = list(results)
     if not results:
-        raise ValueError(
-            "there are no records to show; run `smlm-zoo leaderboard` or give a folder of records"
-        )
+        raise ValueError("there are no records to show; run `smlm-zoo leaderboard` or give a folder of records")
     board = make_board(results)
     script = _text("page.js")
     plotly = _plotly() if board.timed else ""
@@ -109,9 +107,7 @@ def _loaded(item: Picture | Mapping[str, Any]) -> tuple[Picture, str]:
 
 
 def _policy(*scripts: str) -> str:
-    hashes = [
-        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts if s
-    ]
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts if s]
     return (
         f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {' '.join(hashes)}; "
         "base-uri 'none'; form-action 'none'"
@@ -126,11 +122,7 @@ def _plotly() -> str:
 
 
 def _text(name: str) -> str:
-    return (
-        (resources.files(__package__ or "leaderboard.page") / name)
-        .read_text(encoding="utf-8")
-        .replace("\r\n", "\n")
-    )
+    return (resources.files(__package__ or "leaderboard.page") / name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
 @lru_cache

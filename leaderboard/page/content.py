@@ -27,13 +27,7 @@ class Cell:
 
     @property
     def sort(self) -> str:
-        return (
-            ""
-            if self.value is None
-            else repr(self.value)
-            if isinstance(self.value, float)
-            else str(self.value)
-        )
+        return "" if self.value is None else repr(self.value) if isinstance(self.value, float) else str(self.value)
 
 
 @dataclass(kw_only=True)
@@ -216,16 +210,13 @@ def _overview(board: Board) -> Table:
             )
         )
     columns += [
-        Column(
-            label=engine, unit="ms / frame", help="Median time per 64x64 frame, network only", better="low"
-        )
+        Column(label=engine, unit="ms / frame", help="Median time per 64x64 frame, network only", better="low")
         for engine in board.engines
     ]
     columns.append(Column(label="Parameters", help="Trainable numbers of the network"))
     table = Table(
         label="Overview",
-        note="Efficiency on each dataset, best mean first. "
-        "A model without a result on every dataset has no mean.",
+        note="Efficiency on each dataset, best mean first. A model without a result on every dataset has no mean.",
         columns=columns,
         sorted_by=0,
     )
@@ -251,9 +242,7 @@ def _condition(board: Board, condition: str) -> Table:
             help="Efficiency when the weakest molecules count too",
         ),
         Column(label="Jaccard", unit="%", better="high", help="found / (found + missed + invented)"),
-        Column(
-            label="Precision", unit="%", better="high", help="share of the localizations that are molecules"
-        ),
+        Column(label="Precision", unit="%", better="high", help="share of the localizations that are molecules"),
         Column(label="Recall", unit="%", better="high", help="share of the molecules that were found"),
         Column(label="F1", unit="%", better="high", help="harmonic mean of precision and recall"),
         Column(
@@ -345,9 +334,7 @@ def _speed(board: Board) -> Table:
             t, r, a = result.timing, result.runtime, result.agreement
             spread = Cell(text=DASH)
             if t.ms_min is not None and t.ms_max is not None:
-                spread = Cell(
-                    text=f"{three(t.ms_min).text} {DASH} {three(t.ms_max).text}", value=t.ms_max - t.ms_min
-                )
+                spread = Cell(text=f"{three(t.ms_min).text} {DASH} {three(t.ms_max).text}", value=t.ms_max - t.ms_min)
             name = words(r.name)
             name.small = r.provider.removesuffix("ExecutionProvider")
             cells = [
@@ -449,9 +436,7 @@ def strips(board: Board, pictures: "list[tuple[Picture, str]]") -> list[dict[str
     shared = Counter(dataset for dataset, _ in groups)
     out = []
     for dataset, frame in sorted(groups, key=lambda g: (rank.get(g[0], len(rank)), g[0], g[1])):
-        items = sorted(
-            groups[dataset, frame], key=lambda item: (order.get(item[0].model, 10**6), item[0].model)
-        )
+        items = sorted(groups[dataset, frame], key=lambda item: (order.get(item[0].model, 10**6), item[0].model))
         out.append(
             {
                 "label": f"{dataset} · frame {frame}" if shared[dataset] > 1 else dataset,
@@ -534,9 +519,7 @@ def reproduce(board: Board) -> list[dict[str, Any]]:
     place = {entry: i for i, entry in enumerate(board.entries)}
     out = []
     for command, members in groups.items():
-        members.sort(
-            key=lambda r: (place[label[r.id]], r.dataset.name, r.runtime.name != "torch", r.runtime.name)
-        )
+        members.sort(key=lambda r: (place[label[r.id]], r.dataset.name, r.runtime.name != "torch", r.runtime.name))
         rows = [
             {
                 "entry": label[r.id],

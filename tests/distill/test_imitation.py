@@ -45,5 +45,10 @@ def test_bad_input():
         attentive_imitation(constant(1.0), constant(1.0), constant(1.0), alpha=0.5, error_range=0.0)
     with pytest.raises(ValueError, match="two epochs"):
         attentive_imitation_per_batch(
-            constant(1.0), constant(1.0), constant(1.0), alpha=0.5, loss=torch.nn.functional.mse_loss, teacher_losses=[3]
+            constant(1.0),
+            constant(1.0),
+            constant(1.0),
+            alpha=0.5,
+            loss=torch.nn.functional.mse_loss,
+            teacher_losses=[3],
         )

@@ -121,9 +121,7 @@ def test_distance_is_lateral_in_2d_and_spatial_in_3d():
     truth = Emitters(frame=[0], x_nm=[0.0], y_nm=[0.0], z_nm=[0.0])
     found = Localizations(frame=[0], x_nm=[30.0], y_nm=[40.0], z_nm=[120.0])
     assert match(truth=truth, found=found, tolerance_nm=250).distance.tolist() == [50]
-    assert match(truth=truth, found=found, tolerance_nm=250, axial_tolerance_nm=500).distance.tolist() == [
-        130
-    ]
+    assert match(truth=truth, found=found, tolerance_nm=250, axial_tolerance_nm=500).distance.tolist() == [130]
 
 
 def test_frames_and_places_far_apart():

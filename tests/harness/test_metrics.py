@@ -36,12 +36,8 @@ def as_truth(found):
 def noisy(seed):
     truth = scatter(seed)
     rng = np.random.default_rng(seed + 1000)
-    found = as_found(
-        truth, x_nm=truth.x_nm + rng.normal(0, 60, len(truth)), y_nm=truth.y_nm + rng.normal(0, 60, 300)
-    )
-    return truth, Localizations.concatenate(
-        [found.pick(rng.random(300) < 0.8), as_found(scatter(seed + 5, 40))]
-    )
+    found = as_found(truth, x_nm=truth.x_nm + rng.normal(0, 60, len(truth)), y_nm=truth.y_nm + rng.normal(0, 60, 300))
+    return truth, Localizations.concatenate([found.pick(rng.random(300) < 0.8), as_found(scatter(seed + 5, 40))])
 
 
 @settings(max_examples=25, deadline=None)
@@ -228,9 +224,7 @@ def test_threshold_search_finds_the_best_of_the_grid():
 def test_a_threshold_with_hits_beats_one_without():
     truth = Emitters(frame=[0], x_nm=[2000.0], y_nm=[2000.0], photons=[1000.0])
     rng = np.random.default_rng(0)
-    crowd = Localizations(
-        frame=np.zeros(500), x_nm=rng.uniform(500, 5000, 500), y_nm=rng.uniform(500, 1800, 500)
-    )
+    crowd = Localizations(frame=np.zeros(500), x_nm=rng.uniform(500, 5000, 500), y_nm=rng.uniform(500, 1800, 500))
     poor = Localizations.concatenate([crowd, Localizations(frame=[0], x_nm=[2249.0], y_nm=[2000.0])])
     best, curve = choose_threshold(
         lambda t: poor if t < 0.5 else Localizations.empty(),

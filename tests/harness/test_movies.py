@@ -69,8 +69,7 @@ def test_every_kind_of_tiff_reads_the_same(variant, frames, tmp_path):
     tifffile.imwrite(path, frames, photometric="minisblack", **options)
     movie = check(path, frames)
     assert (
-        movie.metadata["byteorder"] == ("big" if options.get("byteorder") == ">" else "little")
-        or "imagej" in variant
+        movie.metadata["byteorder"] == ("big" if options.get("byteorder") == ">" else "little") or "imagej" in variant
     )
     assert movie.metadata["compressed"] == ("compression" in options or "tile" in options)
 
@@ -143,9 +142,7 @@ def test_imagej_beyond_4_gb(tmp_path):
     with open_movie(path) as movie:
         assert movie.shape == shape
         assert not movie.read(1098, 1099).any()
-        np.testing.assert_array_equal(
-            movie.read(1099, 1100)[0].ravel()[[0, 1, 70_000]], [0, 1, 70_000 - 65_536]
-        )
+        np.testing.assert_array_equal(movie.read(1099, 1100)[0].ravel()[[0, 1, 70_000]], [0, 1, 70_000 - 65_536])
 
 
 def test_imagej_with_one_directory_cut_off(frames, tmp_path):
@@ -153,9 +150,7 @@ def test_imagej_with_one_directory_cut_off(frames, tmp_path):
     imagej_header(path, frames)
     with open(path, "r+b") as file:
         file.truncate(400 + 3 * frames[0].nbytes + 5)
-    with pytest.raises(
-        MovieError, match=r"truncated.*first unreadable frame is 3; 3 frames \(0 to 2\) are readable"
-    ):
+    with pytest.raises(MovieError, match=r"truncated.*first unreadable frame is 3; 3 frames \(0 to 2\) are readable"):
         open_movie(path)
     check(path, frames[:3], allow_truncated=True)
 
@@ -218,9 +213,7 @@ def test_truncated_files(compression, keep, tmp_path):
     path = tmp_path / "movie.tif"
     with tifffile.TiffWriter(path) as file:
         for frame in frames:
-            file.write(
-                frame, contiguous=False, metadata=None, compression=compression, photometric="minisblack"
-            )
+            file.write(frame, contiguous=False, metadata=None, compression=compression, photometric="minisblack")
     size = path.stat().st_size
     with open(path, "r+b") as file:
         file.truncate(int(size * keep))
@@ -233,9 +226,7 @@ def test_truncated_files(compression, keep, tmp_path):
         assert 20 * keep - 2 < readable <= 20 * keep
         np.testing.assert_array_equal(movie.read(0, readable), frames[:readable])
         assert movie.metadata["problem"]
-    assert f"first unreadable frame is {readable}; {readable} frames (0 to {readable - 1})" in str(
-        caught.value
-    )
+    assert f"first unreadable frame is {readable}; {readable} frames (0 to {readable - 1})" in str(caught.value)
 
 
 def test_truncated_stack_of_one_run(frames, tmp_path):
@@ -339,19 +330,13 @@ def test_colour_and_channels_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
     with pytest.raises(MovieError, match="colour"):
         open_movie(tmp_path / "rgb.tif")
-    tifffile.imwrite(
-        tmp_path / "ome.tif", np.zeros((4, 2, 8, 9), np.uint16), ome=True, metadata={"axes": "TCYX"}
-    )
+    tifffile.imwrite(tmp_path / "ome.tif", np.zeros((4, 2, 8, 9), np.uint16), ome=True, metadata={"axes": "TCYX"})
     with pytest.raises(MovieError, match="2 channels"):
         open_movie(tmp_path / "ome.tif")
-    tifffile.imwrite(
-        tmp_path / "ij.tif", np.zeros((4, 2, 8, 9), np.uint16), imagej=True, metadata={"axes": "TCYX"}
-    )
+    tifffile.imwrite(tmp_path / "ij.tif", np.zeros((4, 2, 8, 9), np.uint16), imagej=True, metadata={"axes": "TCYX"})
     with pytest.raises(MovieError, match="2 channels"):
         open_movie(tmp_path / "ij.tif")
-    tifffile.imwrite(
-        tmp_path / "tz.tif", np.zeros((4, 2, 8, 9), np.uint16), imagej=True, metadata={"axes": "TZYX"}
-    )
+    tifffile.imwrite(tmp_path / "tz.tif", np.zeros((4, 2, 8, 9), np.uint16), imagej=True, metadata={"axes": "TZYX"})
     with pytest.raises(MovieError, match="4 time points of 2 slices"):
         open_movie(tmp_path / "tz.tif")
     tifffile.imwrite(tmp_path / "4d.tif", np.zeros((4, 2, 8, 9), np.uint16), photometric="minisblack")

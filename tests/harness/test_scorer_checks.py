@@ -46,9 +46,7 @@ def dense(seed=0, density_um2=1.4, frames=100):
 @pytest.mark.parametrize("quantile", [0, 0.15, 0.25, 0.45, 1])
 def test_check_1_truth_against_itself_is_perfect(quantile, dimensions):
     for truth in (grid(), grid(photons=3000.0), dense()):
-        result = score(
-            truth=truth, found=found_at(truth), field_nm=FIELD, quantile=quantile, dimensions=dimensions
-        )
+        result = score(truth=truth, found=found_at(truth), field_nm=FIELD, quantile=quantile, dimensions=dimensions)
         assert result.jaccard == 100
         assert result.rmse_lateral_nm == 0
         assert result.efficiency == 100
@@ -69,9 +67,7 @@ def test_check_3_empty_results_and_empty_truths():
     assert (nothing.tp, nothing.fp, nothing.fn) == (0, 0, 100)
     assert (nothing.jaccard, nothing.recall, nothing.precision, nothing.efficiency) == (0, 0, 0, -100)
     late = Localizations(frame=[50, 51], x_nm=3000.0, y_nm=3000.0)
-    extra = score(
-        truth=truth, found=Localizations.concatenate([found_at(truth), late]), field_nm=FIELD, quantile=0
-    )
+    extra = score(truth=truth, found=Localizations.concatenate([found_at(truth), late]), field_nm=FIELD, quantile=0)
     assert (extra.tp, extra.fp, extra.fn) == (100, 2, 0)
     no_truth = score(truth=Emitters.empty(), found=late, field_nm=FIELD)
     assert (no_truth.tp, no_truth.fp, no_truth.fn, no_truth.efficiency) == (0, 2, 0, -100)
@@ -89,9 +85,7 @@ def test_check_4_one_to_one():
     assert (result.tp, result.fp, result.fn) == (1, 1, 0)
 
 
-@pytest.mark.parametrize(
-    ("dx", "dz", "hits"), [(250, 0, 1), (251, 0, 0), (0, 500, 1), (0, 501, 0), (0, -501, 0)]
-)
+@pytest.mark.parametrize(("dx", "dz", "hits"), [(250, 0, 1), (251, 0, 0), (0, 500, 1), (0, 501, 0), (0, -501, 0)])
 def test_check_5_tolerances(dx, dz, hits):
     truth = Emitters(frame=[0], x_nm=[3000.3], y_nm=[3000.0], z_nm=[-200.0], photons=[1000.0])
     result = score(truth=truth, found=found_at(truth, dx, 0, dz), field_nm=FIELD, quantile=0, dimensions=3)

@@ -99,16 +99,12 @@ def test_challenge_round_trip(emitters, tmp_path):
 
 
 THUNDERSTORM = {
-    "quoted": '"id","frame","x [nm]","y [nm]","intensity [photon]","uncertainty_xy [nm]"\n'
-    "1,3,100.5,200.25,900,12\n",
+    "quoted": '"id","frame","x [nm]","y [nm]","intensity [photon]","uncertainty_xy [nm]"\n1,3,100.5,200.25,900,12\n',
     "old-label": "id,frame,x [nm],y [nm],sigma [nm],intensity [photon],uncertainty [nm]\n"
     "1.0,3.0,100.5,200.25,120,900,12\n",
-    "bom-crlf": '\ufeff"frame","y [nm]","x [nm]","intensity [photons]"'
-    ',"uncertainty [nm]"\r\n3,200.25,100.5,900,12\r\n',
-    "semicolon-comma": "frame;x [nm];y [nm];intensity [photon];uncertainty_xy "
-    "[nm]\n3;100,5;200,25;900,0;12,0\n",
-    "tabs-um": "Frame\tX [um]\tY [um]\tintensity [photon]\tuncertainty_xy "
-    "[um]\n3\t0.1005\t0.20025\t900\t0.012\n",
+    "bom-crlf": '\ufeff"frame","y [nm]","x [nm]","intensity [photons]","uncertainty [nm]"\r\n3,200.25,100.5,900,12\r\n',
+    "semicolon-comma": "frame;x [nm];y [nm];intensity [photon];uncertainty_xy [nm]\n3;100,5;200,25;900,0;12,0\n",
+    "tabs-um": "Frame\tX [um]\tY [um]\tintensity [photon]\tuncertainty_xy [um]\n3\t0.1005\t0.20025\t900\t0.012\n",
 }
 
 
@@ -258,9 +254,7 @@ def test_ground_truth_lies_on_the_spots(data):
         column = np.floor((truth.x_nm + dx) / 100).astype(int)
         row = np.floor((truth.y_nm + dy) / 100).astype(int)
         frame = truth.frame + frame_shift
-        inside = (
-            (column >= 0) & (column < 32) & (row >= 0) & (row < 32) & (frame >= 0) & (frame < len(frames))
-        )
+        inside = (column >= 0) & (column < 32) & (row >= 0) & (row < 32) & (frame >= 0) & (frame < len(frames))
         return frames[frame[inside], row[inside], column[inside]].mean()
 
     right = brightness(0, 0, 0)

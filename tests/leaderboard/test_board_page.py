@@ -139,9 +139,7 @@ def test_hostile_strings_do_no_harm(results, tmp_path):
     out = tmp_path / "out"
     pictures = [{"dataset": EVIL, "model": EVIL, "path": picture, "caption": EVIL}]
     paths = write_all([*results, evil], out, pictures=pictures, title=EVIL, notes=EVIL)
-    clean = parsed(
-        build_page(results, tmp_path / "clean", pictures=[Picture(dataset="ld", model="raw", path=picture)])
-    )
+    clean = parsed(build_page(results, tmp_path / "clean", pictures=[Picture(dataset="ld", model="raw", path=picture)]))
     page = parsed(paths["index.html"])
     assert sum(tag == "script" for tag, _ in page.tags) == sum(tag == "script" for tag, _ in clean.tags)
     # one image has a source, the picture; no text became an image
@@ -199,9 +197,7 @@ def test_command_builds_everything_without_torch(results, tmp_path):
     for result in results:
         write_result(result, tmp_path / "records")
     png(tmp_path / "p.png")
-    (tmp_path / "pictures.json").write_text(
-        '[{"dataset": "ld", "model": "raw", "frame": 1, "path": "p.png"}]'
-    )
+    (tmp_path / "pictures.json").write_text('[{"dataset": "ld", "model": "raw", "frame": 1, "path": "p.png"}]')
     code = (
         "import sys, runpy\n"
         f"sys.argv = ['leaderboard', {str(tmp_path / 'records')!r}, '-o', {str(tmp_path / 'out')!r},"
@@ -229,9 +225,6 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "list.json").write_text('[{"path": "../secret.png", "model": "a", "dataset": "b"}]')
     write_result(record("a", "ld", 1.0), tmp_path / "good")
-    assert (
-        main([str(tmp_path / "good"), "-o", str(tmp_path / "o"), "--pictures", str(tmp_path / "p/list.json")])
-        == 1
-    )
+    assert main([str(tmp_path / "good"), "-o", str(tmp_path / "o"), "--pictures", str(tmp_path / "p/list.json")]) == 1
     assert "outside" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -54,9 +54,7 @@ def test_order_means_and_ranks():
 
 
 def test_a_missing_result_gives_no_mean_and_the_last_place():
-    table = summary([scored("a", "ld", 95.0), scored("b", "ld", 10.0), scored("b", "hd", 10.0)]).set_index(
-        "model"
-    )
+    table = summary([scored("a", "ld", 95.0), scored("b", "ld", 10.0), scored("b", "hd", 10.0)]).set_index("model")
     assert list(table.index) == ["b", "a"]
     assert math.isnan(table.loc["a", "mean_efficiency"])
     assert math.isnan(table.loc["a", "mean_rank"])
@@ -99,9 +97,7 @@ def test_times_of_two_machines_stand_apart():
 
 def test_a_name_that_imitates_a_label_stays_its_own_row():
     first = Result(model=Model(name="a", tag="t1"), dataset=Dataset(name="ld"), runtime=Runtime(name="torch"))
-    second = Result(
-        model=Model(name="a", tag="t2"), dataset=Dataset(name="ld"), runtime=Runtime(name="torch")
-    )
+    second = Result(model=Model(name="a", tag="t2"), dataset=Dataset(name="ld"), runtime=Runtime(name="torch"))
     fake = Result(model=Model(name="a · t1"), dataset=Dataset(name="ld"), runtime=Runtime(name="torch"))
     assert len(make_board([first, second, fake]).entries) == 3
 
@@ -168,9 +164,7 @@ def test_markdown_cells_stay_in_their_cell():
 
 
 def test_markdown_numbers():
-    frame = pd.DataFrame(
-        {"x": [1234.56, 0.01234, math.nan], "n": pd.array([1234567, None, 3], dtype="Int64")}
-    )
+    frame = pd.DataFrame({"x": [1234.56, 0.01234, math.nan], "n": pd.array([1234567, None, 3], dtype="Int64")})
     assert to_markdown(frame).splitlines()[2:] == [
         "| 1,234.6 | 1,234,567 |",
         "| 0.012 | - |",

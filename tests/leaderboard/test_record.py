@@ -40,9 +40,7 @@ def full(**changes):
             size_bytes=5_200_000,
             grid_floor_nm=5.1,
         ),
-        dataset=Dataset(
-            name="tubes-2d-ld", recipe_hash="a1b2", frames=400, height=40, width=40, seed=7, density=0.05
-        ),
+        dataset=Dataset(name="tubes-2d-ld", recipe_hash="a1b2", frames=400, height=40, width=40, seed=7, density=0.05),
         scores=Scores(
             tp=80,
             fp=10,
@@ -85,10 +83,7 @@ def test_numpy_numbers_and_nan_become_plain_json():
     assert data["scores"]["tp"] == 3
     assert data["scores"]["rmse_lateral_nm"] is None
     assert Result.from_json(result.to_json()) == result
-    assert (
-        Result.from_json(result.to_json().replace('"rmse_lateral_nm": null', '"rmse_lateral_nm": NaN'))
-        == result
-    )
+    assert Result.from_json(result.to_json().replace('"rmse_lateral_nm": null', '"rmse_lateral_nm": NaN')) == result
 
 
 def test_unknown_keys_survive():

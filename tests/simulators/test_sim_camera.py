@@ -17,9 +17,7 @@ CAMERAS = {
         read_noise_e=1.6,
         spurious_charge_e=0.5,
     ),
-    "scmos_truncating": Camera(
-        pixel_size_nm=100, baseline=100, e_per_adu=2.2, read_noise_e=1.6, rounding="truncate"
-    ),
+    "scmos_truncating": Camera(pixel_size_nm=100, baseline=100, e_per_adu=2.2, read_noise_e=1.6, rounding="truncate"),
 }
 
 
@@ -54,14 +52,10 @@ def test_to_photons_inverts_without_bias(name, photons):
     camera = CAMERAS[name].model_copy(update={"max_adu": 65535})
     if camera.baseline == 0 or photons > 1 or name == "emccd":
         back = camera.to_photons(camera.expose(torch.full((1, PIXELS), photons), np.random.default_rng(2)))
-        error = (
-            camera.variance_counts(torch.tensor(photons)).item() / PIXELS
-        ) ** 0.5 / camera.counts_per_photon
+        error = (camera.variance_counts(torch.tensor(photons)).item() / PIXELS) ** 0.5 / camera.counts_per_photon
         assert back.dtype == torch.float32
         # Near zero light the truncation is even about zero only on average over the noise.
-        assert back.double().mean().item() == pytest.approx(
-            photons, abs=5 * error + (0.02 if photons < 1 else 0)
-        )
+        assert back.double().mean().item() == pytest.approx(photons, abs=5 * error + (0.02 if photons < 1 else 0))
 
 
 def test_the_challenge_camera_gives_six_counts_a_photon_and_excess_two():
@@ -70,9 +64,7 @@ def test_the_challenge_camera_gives_six_counts_a_photon_and_excess_two():
     ideal = camera.model_copy(update={"em_gain": None, "read_noise_e": 0.0})
     tensor = torch.tensor(1e6)
     ratio = camera.variance_counts(tensor) / camera.counts_per_photon**2
-    assert (ratio / (ideal.variance_counts(tensor) / ideal.counts_per_photon**2)).item() == pytest.approx(
-        2, rel=1e-3
-    )
+    assert (ratio / (ideal.variance_counts(tensor) / ideal.counts_per_photon**2)).item() == pytest.approx(2, rel=1e-3)
 
 
 def test_no_light_no_gain_noise_but_the_read_noise():

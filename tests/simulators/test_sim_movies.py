@@ -103,9 +103,7 @@ def test_measured_density_is_the_recipes(name, frames, size):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_density_of_a_uniform_field_and_of_the_training_domain(seed):
     recipe = uniform(frames=100, size=40)
-    assert len(simulate(recipe, np.random.default_rng(seed)).emitters) == pytest.approx(
-        0.5 * 16 * 100, rel=0.01
-    )
+    assert len(simulate(recipe, np.random.default_rng(seed)).emitters) == pytest.approx(0.5 * 16 * 100, rel=0.01)
     batch = draw_frames(uniform(density_um2=2.0), 300, np.random.default_rng(seed), size=32)
     inside = recipe.with_(size=32).space.inside(batch.x_nm.numpy(), batch.y_nm.numpy())
     assert inside.sum() / 300 / 3.2**2 == pytest.approx(2, rel=0.05)
@@ -277,9 +275,7 @@ def test_tubes_scale_with_the_field():
 
 
 def test_filaments_are_simulated_too():
-    recipe = HD.with_(
-        structure={"kind": "filaments", "count": 5, "outer_radius_nm": 0, "wall_nm": 0}, frames=64
-    )
+    recipe = HD.with_(structure={"kind": "filaments", "count": 5, "outer_radius_nm": 0, "wall_nm": 0}, frames=64)
     movie = simulate(recipe, np.random.default_rng(1))
     assert len(movie.emitters) == pytest.approx(0.5 * 40.96 * 64, rel=0.02)
     batch = draw_frames(recipe, 5, np.random.default_rng(1), size=24)
@@ -289,9 +285,7 @@ def test_filaments_are_simulated_too():
 def test_structures_are_drawn_anew_for_every_training_frame():
     batch = draw_frames(HD.with_(density_um2=20), 4, np.random.default_rng(1))
     hist = [
-        np.histogram2d(
-            batch.x_nm[batch.frame == i], batch.y_nm[batch.frame == i], bins=16, range=[[0, 6400]] * 2
-        )[0]
+        np.histogram2d(batch.x_nm[batch.frame == i], batch.y_nm[batch.frame == i], bins=16, range=[[0, 6400]] * 2)[0]
         for i in range(4)
     ]
     assert all(np.corrcoef(hist[0].ravel(), h.ravel())[0, 1] < 0.7 for h in hist[1:])

@@ -103,9 +103,7 @@ def test_astigmatism_is_narrow_along_x_above_focus_and_along_y_below():
     for z, narrow in ((250.0, 2), (-250.0, 3)):
         widths = moments(render(psf, x=2050, y=2050, z=z, shape=(41, 41))[0])
         assert (widths[narrow] ** 2 - 100**2 / 12) ** 0.5 == pytest.approx(115, rel=1e-3)
-        assert (widths[5 - narrow] ** 2 - 100**2 / 12) ** 0.5 == pytest.approx(
-            115 * (1 + 1.25**2) ** 0.5, rel=1e-2
-        )
+        assert (widths[5 - narrow] ** 2 - 100**2 / 12) ** 0.5 == pytest.approx(115 * (1 + 1.25**2) ** 0.5, rel=1e-2)
     round_ = moments(render(psf, x=2050, y=2050, z=0.0, shape=(41, 41))[0])
     assert round_[2] == pytest.approx(round_[3])
 
@@ -148,9 +146,7 @@ def test_very_unequal_frames_are_rendered_alike():
     image = render(psf, **both, frames=12, shape=(32, 32))
     torch.testing.assert_close(image[0], render(psf, **spots, shape=(32, 32))[0], atol=1e-6, rtol=1e-6)
     lone["frame"] = lone["frame"] - 1
-    torch.testing.assert_close(
-        image[1:10], render(psf, **lone, frames=9, shape=(32, 32)), atol=1e-6, rtol=1e-6
-    )
+    torch.testing.assert_close(image[1:10], render(psf, **lone, frames=9, shape=(32, 32)), atol=1e-6, rtol=1e-6)
     assert not image[10:].any()
 
 

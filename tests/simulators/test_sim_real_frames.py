@@ -59,9 +59,7 @@ def test_nairr_frames_are_explained(data, density, part):
 
 
 def test_deep_storm_frames_are_explained(data):
-    _, chi, border, slope = fit(
-        data / "deepstorm_training", "", camera=DEEP_STORM, sigma_nm=106, background=20
-    )
+    _, chi, border, slope = fit(data / "deepstorm_training", "", camera=DEEP_STORM, sigma_nm=106, background=20)
     assert 0.95 < chi < 1.10
     assert 0.95 < border < 1.10
     assert 0.98 < slope < 1.02

@@ -95,9 +95,7 @@ def look(path: Path) -> TextFile:
     if skip is None:
         raise TableError(f"{path} is empty; a table has at least a header, e.g. frame,x_nm,y_nm")
     if lines[skip].startswith("# DECODE EmitterSet"):
-        raise TableError(
-            f"{path} is a DECODE table, which is not read; export it from there as a ThunderSTORM CSV"
-        )
+        raise TableError(f"{path} is a DECODE table, which is not read; export it from there as a ThunderSTORM CSV")
     first = lines[skip]
     body = next((line for line in lines[skip + 1 :] if line.strip()), "")
     bare = re.sub(r'"[^"]*"', "", first)
@@ -157,8 +155,7 @@ def read_columns(file: TextFile) -> dict[str, NDArray[Any]]:
         line = _odd_line(file)
         if line is not None:
             raise TableError(
-                f"{file.path}: line {line[0]} has {line[1]} cells, expected {len(labels)}; is the file cut "
-                "off?"
+                f"{file.path}: line {line[0]} has {line[1]} cells, expected {len(labels)}; is the file cut off?"
             ) from None
         raise TableError(f"{file.path} cannot be read as a table: {error}") from None
     return {name: _numbers(table[name]) for name in table.column_names}
@@ -200,8 +197,7 @@ def numbers(file: TextFile, columns: dict[str, NDArray[Any]], label: str) -> NDA
         except ValueError:
             spelling = file.labels[file.lowered.index(label)]
             raise TableError(
-                f"{file.path}: column {spelling!r} holds {value!r} in line {row + 1 + file.skip}; expected a "
-                "number"
+                f"{file.path}: column {spelling!r} holds {value!r} in line {row + 1 + file.skip}; expected a number"
             ) from None
     return result
 
@@ -221,8 +217,7 @@ def frames(file: TextFile, columns: dict[str, NDArray[Any]], label: str, *, firs
     if not whole.all():
         row = int(np.argmin(whole))
         raise TableError(
-            f"{file.path}: frame is {values[row]} in line {row + 1 + file.skip}; expected whole numbers from "
-            f"{first}"
+            f"{file.path}: frame is {values[row]} in line {row + 1 + file.skip}; expected whole numbers from {first}"
         )
     if len(values) and values.min() < first:
         row = int(np.argmin(values))

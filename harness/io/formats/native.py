@@ -24,9 +24,7 @@ def read(file: TextFile, pixel_size_nm: tuple[float, float] | None) -> Table:
         raise missing(file, lacking)
     columns = read_columns(file)
     kind = Localizations if set(ONLY_FOUND) & set(columns) else Emitters
-    known: dict[str, Any] = {
-        n: numbers(file, columns, n) for n in kind.columns() if n in columns and n != "frame"
-    }
+    known: dict[str, Any] = {n: numbers(file, columns, n) for n in kind.columns() if n in columns and n != "frame"}
     return build(file, kind, {"frame": frames(file, columns, "frame", first=0), **known})
 
 

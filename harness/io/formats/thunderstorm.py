@@ -61,13 +61,9 @@ def read(file: TextFile, pixel_size_nm: tuple[float, float] | None) -> Table:
             return values * LENGTHS[unit]
         if unit in ("px", "pixel", "pixels"):
             if pixel_size_nm is None:
-                raise TableError(
-                    f"{file.path}: column {spelling!r} is in pixels; give pixel_size_nm to convert"
-                )
+                raise TableError(f"{file.path}: column {spelling!r} is in pixels; give pixel_size_nm to convert")
             return values * pixel_size_nm[axis]
-        raise TableError(
-            f"{file.path}: column {spelling!r} has the unit {unit!r}; expected [nm], [um] or [px]"
-        )
+        raise TableError(f"{file.path}: column {spelling!r} has the unit {unit!r}; expected [nm], [um] or [px]")
 
     def photons(name: str) -> NDArray[np.float64] | None:
         label, unit = labels.get(name, ("", ""))

@@ -1,0 +1,507 @@
+"""The main job: every model on the same movies, scored, timed, and put into one leaderboard."""
+
+import hashlib
+import platform
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import leaderboard
+import zoo
+from harness.devices import fastest_precision, pick_device
+from harness.environment import commit, environment, onnxruntime_version, package_version
+from harness.export import export_onnx
+from harness.localization import localize
+from harness.models import ReadyModel, load_network, model_name, open_model, ready
+from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
+from harness.runtimes import OnnxRuntime
+from harness.scoring import CHALLENGE_2D, score
+from harness.scoring.images import render
+from harness.timing import Times, time_runtimes
+from harness.training import resolve_config, train
+from leaderboard import (
+    Agreement,
+    Dataset,
+    Environment,
+    Model,
+    Picture,
+    Result,
+    Runtime,
+    Scores,
+    Settings,
+    Timing,
+)
+from simulators import Emitters, Localizations, Movie, Recipe, list_recipes, load_recipe, simulate
+
+AGREEMENT_FRAMES = 16
+JACCARD_TOLERANCE = 0.5  # points
+RMSE_TOLERANCE_NM = 0.5
+TIMED_SIZE = 64  # camera pixels
+DEFAULT_FRAMES = {"tubes-2d-ld": 400, "tubes-2d-hd": 300, "tubes-2d-uhd": 150}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is measured.
+
+    Args:
+        recipes: test movies, complete.
+        seconds_per_cell: longest time spent on timing one form of one model.
+        title: of the page.
+    """
+
+    recipes: tuple[Recipe, ...]
+    seconds_per_cell: float
+    title: str
+
+    @staticmethod
+    def make(*, quick: bool = False, full: bool = False, datasets: Sequence[str] = ()) -> "Plan":
+        """The usual plans: default (minutes), quick (a check), full (hours).
+
+        Args:
+            datasets: recipes, by name or file, instead of the plan's own.
+        """
+        if full:
+            names = tuple(datasets) or tuple(list_recipes("tubes-*"))
+            recipes = tuple(load_recipe(name) for name in names)
+            recipes = tuple(
+                recipe.with_(size=(64, 64), frames=2000 if recipe.name.endswith("-ld") else 1000) for recipe in recipes
+            )
+            return Plan(recipes=recipes, seconds_per_cell=20.0, title="SMLM Zoo leaderboard, full")
+        names = tuple(datasets) or tuple(DEFAULT_FRAMES)
+        recipes = tuple(load_recipe(name) for name in names)
+        recipes = tuple(
+            recipe.with_(size=(40, 40), frames=16 if quick else DEFAULT_FRAMES.get(recipe.name, 200))
+            for recipe in recipes
+        )
+        title = "SMLM Zoo leaderboard, quick check" if quick else "SMLM Zoo leaderboard"
+        return Plan(recipes=recipes, seconds_per_cell=1.0 if quick else 5.0, title=title)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A model in the comparison, in the forms it runs in; the first one is the float32 reference."""
+
+    name: str
+    source: str
+    forms: dict[str, ReadyModel]
+    record: Model
+
+
+def run_board(
+    folder: Path,
+    plan: Plan,
+    *,
+    models: Sequence[str] = (),
+    train_first: bool = False,
+    add: Sequence[Path] = (),
+    device: str = "auto",
+) -> Path:
+    """Measure what the plan asks for and write records, tables, plots and the page.
+
+    A cell (model weights, movie, form) whose record is in the folder already is not measured again.
+
+    Args:
+        folder: written: records/, models/, pictures/, results.csv, leaderboard.md, plots and index.html.
+        plan: from `Plan.make`.
+        models: shipped models, folders or ONNX files; default: every shipped model.
+        train_first: train each model of the zoo before, in folder/models.
+        add: record files or folders of others.
+        device: auto, cpu, cuda.
+
+    Returns:
+        Path of index.html.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = list(models)
+    if train_first:
+        sources = [str(_trained(name, folder / "models", device)) for name in sources or zoo.list_models()]
+    if not sources:
+        sources = zoo.list_weights()
+    if not sources:
+        raise ValueError("no weights are shipped with this installation; give trained folders, or --train")
+    movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
+    records = folder / "records"
+    known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
+    done = {_key(result) for result in known}
+    pictures: list[Picture] = []
+    results: dict[str, Result] = {}
+    for name, (_, movie) in movies.items():
+        pictures += _raw_and_truth(name, movie, folder / "pictures")
+    with _cells(len(sources) * (1 + len(movies))) as step:
+        for source in sources:
+            with tempfile.TemporaryDirectory() as scratch:
+                step(f"{source}: exporting", 0)
+                entry = _open(source, Path(scratch), device)
+                measured = _measure(entry, plan, movies, known, done, records, folder / "pictures", step, device)
+            for result in measured:
+                results[result.id] = result
+            for dataset in movies:
+                path = folder / "pictures" / _file_name(dataset) / f"{_file_name(entry.name)}.png"
+                if path.is_file():
+                    frame = _frame_shown(movies[dataset][1])
+                    pictures.append(Picture(dataset=dataset, model=entry.name, path=path, frame=frame))
+    for name in movies:
+        _write_sheet([p for p in pictures if p.dataset == name], folder / "pictures" / f"{_file_name(name)}.png")
+    everything = list(results.values())
+    for path in add:
+        everything += leaderboard.read_results(path)
+    notes = _notes(plan)
+    return leaderboard.write_all(everything, folder, pictures=pictures, title=plan.title, notes=notes)["index.html"]
+
+
+def _trained(name: str, folder: Path, device: str) -> Path:
+    output = folder / name
+    resume = (output / "last.ckpt").exists()
+    config = resolve_config(name, run=output if resume else None)
+    if not (output / "card.json").exists() or resume:
+        try:
+            train(config, output, resume=resume, device=device)
+        except ValueError as error:
+            if "has done its" not in str(error):
+                raise
+    return output
+
+
+def _open(source: str, scratch: Path, device: str) -> Entry:
+    """All forms of a model, and what its records say of it."""
+    if source.endswith(".onnx"):
+        only = open_model(source, device=device)
+        return Entry(
+            name=only.name,
+            source=source,
+            forms={"onnxruntime float32": only},
+            record=Model(
+                name=str(only.card.get("model", Path(source).stem)),
+                tag=str(only.card.get("tag", "")),
+                options=dict(only.card.get("options", {})),
+                weights_sha256=_sha256(Path(source)),
+                size_bytes=Path(source).stat().st_size,
+                receptive_field_px=only.receptive_field_px,
+                grid_floor_nm=_grid_floor(only),
+            ),
+        )
+    network, card = load_network(source)
+    name = model_name(source, card)
+    reference = ready(network, card, name=name, device=device, precision="float32")
+    forms = {"torch float32": reference}
+    if fastest_precision(pick_device(device)) == "bfloat16":
+        forms["torch bfloat16"] = ready(network, card, name=name, device=device, precision="bfloat16")
+    path = export_onnx(network, scratch / "model.onnx")
+    forms["onnxruntime float32"] = replace(reference, runtime=OnnxRuntime(path, device=device), network=None)
+    base, _, tag = name.partition(".")
+    digest = hashlib.sha256("".join(sorted(f["sha256"] for f in card["files"])).encode()).hexdigest()
+    return Entry(
+        name=name,
+        source=source,
+        forms=forms,
+        record=Model(
+            name=base,
+            tag=tag,
+            variant=str(card.get("options", {}).get("variant", "")),
+            options=dict(card.get("options", {})),
+            weights_sha256=digest,
+            parameters=zoo.count_parameters(network),
+            macs_64=zoo.count_macs(network, 64, 64).done,
+            receptive_field_px=reference.receptive_field_px,
+            size_bytes=path.stat().st_size,
+            grid_floor_nm=_grid_floor(reference),
+        ),
+    )
+
+
+def _measure(
+    entry: Entry,
+    plan: Plan,
+    movies: dict[str, tuple[Recipe, Movie]],
+    known: list[Result],
+    done: set[tuple[Any, ...]],
+    records: Path,
+    pictures: Path,
+    step: Any,
+    device: str,
+) -> list[Result]:
+    """Records of one model: times of every form, agreement of the forms, scores of the fastest that agrees."""
+    first = next(iter(movies))
+    first_recipe, _ = movies[first]
+    empty = _dataset(first_recipe)
+    keys = {form: _cell(entry, empty, ready_model) for form, ready_model in entry.forms.items()}
+    scored = [_of(known, entry, _dataset(recipe)) for recipe, _ in movies.values()]
+    have_pictures = all((pictures / _file_name(n) / f"{_file_name(entry.name)}.png").is_file() for n in movies)
+    if all(scored) and set(keys.values()) <= done and have_pictures:
+        step(f"{entry.source}: measured before", 1 + len(movies))
+        return [result for result in known if result.model.weights_sha256 == entry.record.weights_sha256]
+    step(f"{entry.source}: timing {len(entry.forms)} forms", 0)
+    times = time_runtimes(
+        {name: form.runtime for name, form in entry.forms.items()},
+        size=TIMED_SIZE,
+        seconds=plan.seconds_per_cell,
+        least=1 if plan.seconds_per_cell <= 1 else 3,
+    )
+    agreement = _agreement(entry, movies)
+    agreeing = [form for form in entry.forms if _agrees(agreement[form])]
+    chosen = min(agreeing, key=lambda form: times[form].median)
+    step(f"{entry.source}: scoring in {chosen}", 1)
+    out = []
+    for form, model in entry.forms.items():
+        if form != chosen:
+            out.append(_result(entry, model, first_recipe, None, times[form], agreement[form]))
+    for name, (recipe, movie) in movies.items():
+        model = entry.forms[chosen]
+        found = localize(model, movie.frames, camera=movie.camera)
+        scores = _scores(movie, found.localizations)
+        out.append(_result(entry, model, recipe, scores, times[chosen], agreement[chosen]))
+        frame = _frame_shown(movie)
+        photons = torch.from_numpy(np.asarray(movie.camera.to_photons(movie.frames[frame : frame + 1]), np.float32))
+        path = pictures / _file_name(name) / f"{_file_name(entry.name)}.png"
+        write_png(path, _map_picture(model.image(photons)[0, 0].numpy()))
+        step(f"{entry.source} on {name}: efficiency {scores['efficiency']:.1f}", 1)
+    for result in out:
+        leaderboard.write_result(result, records)
+    return out
+
+
+def _agreement(entry: Entry, movies: dict[str, tuple[Recipe, Movie]]) -> dict[str, Agreement]:
+    """How far each form's localizations on 16 frames are from those of the first form (float32)."""
+    _, movie = max(movies.values(), key=lambda pair: len(pair[1].emitters) / len(pair[1]))
+    frames = movie.frames[:AGREEMENT_FRAMES]
+    truth = movie.emitters.pick(movie.emitters.frame < len(frames))
+    part = Movie(frames=frames, emitters=truth, background=movie.background[: len(frames)], camera=movie.camera)
+    photons = torch.from_numpy(part.photons())
+    maps = {form: model.image(photons) for form, model in entry.forms.items()}
+    reference = maps[next(iter(maps))]
+    figures = {}
+    for form, model in entry.forms.items():
+        found = model.output.decode(maps[form], threshold=model.threshold, pixel_size_nm=movie.camera.pixel_size_nm)
+        figures[form] = _scores(part, found)
+    base = figures[next(iter(figures))]
+    scale = float(reference.abs().max()) or 1.0
+    return {
+        form: Agreement(
+            jaccard_delta=figure["jaccard"] - base["jaccard"],
+            rmse_delta_nm=_difference(figure["rmse_lateral_nm"], base["rmse_lateral_nm"]),
+            max_abs_deviation=float((maps[form] - reference).abs().max()) / scale,
+            frames=len(frames),
+        )
+        for form, figure in figures.items()
+    }
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _agrees(agreement: Agreement) -> bool:
+    return (
+        abs(agreement.jaccard_delta or 0.0) <= JACCARD_TOLERANCE
+        and abs(agreement.rmse_delta_nm or 0.0) <= RMSE_TOLERANCE_NM
+    )
+
+
+def _scores(movie: Movie, found: Localizations) -> dict[str, Any]:
+    height, width = movie.frames.shape[1:]
+    size_x, size_y = movie.camera.pixel_size_nm
+    field = (width * size_x, height * size_y)
+    result = score(truth=movie.emitters, found=found, field_nm=field, protocol=CHALLENGE_2D)
+    every = score(truth=movie.emitters, found=found, field_nm=field, protocol=replace(CHALLENGE_2D, quantile=0.0))
+    return {**result.to_dict(), "efficiency_quantile0": every.efficiency}
+
+
+def _result(
+    entry: Entry,
+    model: ReadyModel,
+    recipe: Recipe,
+    scores: dict[str, Any] | None,
+    times: Times,
+    agreement: Agreement,
+) -> Result:
+    info = model.runtime.info
+    machine = environment()
+    protocol = CHALLENGE_2D
+    shares = ("precision", "recall", "f1")
+    same: tuple[str, ...] = (
+        "tp",
+        "fp",
+        "fn",
+        "n_truth",
+        "n_found",
+        "jaccard",
+        "rmse_lateral_nm",
+        "efficiency",
+        "efficiency_quantile0",
+    )
+    same += ("bias_x_nm", "bias_y_nm")
+    return Result(
+        model=entry.record,
+        dataset=_dataset(recipe),
+        runtime=Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads),
+        scores=None
+        if scores is None
+        else Scores(
+            **{k: scores[k] for k in same},
+            **{k: scores[k] / 100 for k in shares},
+        ),
+        settings=Settings(
+            tolerance_nm=protocol.tolerance_nm,
+            border_nm=protocol.border_nm,
+            quantile=protocol.quantile,
+            threshold=model.threshold,
+            threshold_source="validation frames of the training domain",
+            precision=info.precision,
+            rule=protocol.rule,
+        ),
+        timing=Timing(
+            ms_p50=1e3 * times.median,
+            ms_min=1e3 * times.best,
+            ms_max=1e3 * times.worst,
+            batch=1,
+            frames_per_second=1 / times.median,
+            repeats=len(times.seconds),
+        ),
+        agreement=agreement,
+        environment=Environment(
+            machine=f"{machine['cpu']}, {machine['cores']} cores",
+            cpu=machine["cpu"],
+            gpu=machine.get("gpu", ""),
+            os=machine["system"],
+            python=platform.python_version(),
+            torch=torch.__version__,
+            onnxruntime=onnxruntime_version(),
+            smlm_zoo=package_version("smlm-zoo"),
+            commit=commit(),
+        ),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=f"smlm-zoo leaderboard {entry.source} --dataset {recipe.name}",
+    )
+
+
+def _dataset(recipe: Recipe) -> Dataset:
+    height, width = recipe.size
+    density = recipe.density_um2
+    return Dataset(
+        name=recipe.name,
+        recipe_hash=recipe.hash,
+        frames=recipe.frames,
+        height=height,
+        width=width,
+        seed=recipe.seed,
+        density=float(density) if isinstance(density, int | float) else None,
+    )
+
+
+def _key(result: Result) -> tuple[Any, ...]:
+    return (
+        result.model.weights_sha256,
+        result.dataset.recipe_hash,
+        result.runtime.name,
+        result.runtime.precision,
+        result.runtime.provider,
+        result.runtime.threads,
+    )
+
+
+def _cell(entry: Entry, dataset: Dataset, model: ReadyModel) -> tuple[Any, ...]:
+    info = model.runtime.info
+    return (
+        entry.record.weights_sha256,
+        dataset.recipe_hash,
+        info.name,
+        info.precision,
+        info.provider,
+        info.threads,
+    )
+
+
+def _of(known: list[Result], entry: Entry, dataset: Dataset) -> bool:
+    """Whether this model's score on this movie is known already."""
+    return any(
+        result.scores is not None
+        and result.model.weights_sha256 == entry.record.weights_sha256
+        and result.dataset.recipe_hash == dataset.recipe_hash
+        for result in known
+    )
+
+
+def _grid_floor(model: ReadyModel) -> float:
+    """Lateral RMSE of a perfect map whose emitters are known to a fine pixel only, 100 nm camera pixels."""
+    return 100.0 / model.output.upsampling / 6**0.5
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "unnamed"
+
+
+def _frame_shown(movie: Movie) -> int:
+    """The frame with the most emitters among the first 16: what is shown of sparse movies should not be empty."""
+    counts = np.bincount(movie.emitters.frame, minlength=len(movie))[:AGREEMENT_FRAMES]
+    return int(counts.argmax())
+
+
+def _raw_and_truth(name: str, movie: Movie, folder: Path) -> Iterator[Picture]:
+    frame = _frame_shown(movie)
+    place = folder / _file_name(name)
+    place.mkdir(parents=True, exist_ok=True)
+    height, width = movie.frames.shape[1:]
+    size_x, size_y = movie.camera.pixel_size_nm
+    here: Emitters = movie.emitters.pick(movie.emitters.frame == frame)
+    truth = render(here, field_nm=(width * size_x, height * size_y), pixel_nm=size_x / 8, fwhm_nm=2.5 * size_x / 8)
+    pictures = {"raw": enlarge(to_grey(movie.frames[frame]), 320), "truth": to_heat(truth, size=truth.shape[0])}
+    for label, picture in pictures.items():
+        path = write_png(place / f"{label}.png", picture)
+        yield Picture(dataset=name, model=label, path=path, frame=frame)
+
+
+def _map_picture(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A network's map in the colours of the truth, blurred by one fine pixel so that single spikes are seen."""
+    return to_heat(widen(image), size=image.shape[0])
+
+
+def _write_sheet(pictures: Sequence[Picture], path: Path) -> None:
+    """All pictures of one movie on one sheet, five in a row."""
+    from PIL import Image
+
+    panels = {picture.model: np.asarray(Image.open(picture.path).convert("RGB")) for picture in pictures}
+    write_png(path, sheet(panels, columns=5))
+
+
+def _notes(plan: Plan) -> str:
+    frames = ", ".join(f"{r.name} {r.frames} frames of {r.size[0]}x{r.size[1]} pixels" for r in plan.recipes)
+    return (
+        f"Movies: {frames}. Times are for one frame of {TIMED_SIZE}x{TIMED_SIZE} pixels, network only, on the machine "
+        "named in each record. Scores follow the SMLM Challenge: pairs within 250 nm, 450 nm border, the weakest "
+        "quarter of the molecules neither asked for nor punished; thresholds were chosen on validation frames of the "
+        "training domain."
+    )
+
+
+@contextmanager
+def _cells(total: int) -> Iterator[Any]:
+    """A progress bar over the cells; gives a function of (what is done now, cells finished)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("simulating movies", total=total)
+
+        def step(text: str, finished: int) -> None:
+            bar.update(task, description=text, advance=finished)
+            if not console.is_terminal:
+                print(text, flush=True)
+
+        yield step

@@ -1,0 +1,115 @@
+"""What several commands share: the camera of a user's movie, printing tables, progress."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+if TYPE_CHECKING:
+    from simulators import Camera
+
+
+@dataclass(frozen=True)
+class CameraOptions:
+    """How the movie was recorded: a recipe's camera, or single constants."""
+
+    recipe: str | None = None
+    """Take the camera from this recipe (a name or a YAML file), e.g. tubes-2d-hd."""
+    pixel_size_nm: float | None = None
+    """Camera pixel in the sample, nm. Default: what the file says."""
+    baseline: float | None = None
+    """Counts without light."""
+    e_per_adu: float | None = None
+    """Electrons per count, before EM gain is taken off."""
+    em_gain: float | None = None
+    """EM gain, for EMCCD cameras."""
+    quantum_efficiency: float | None = None
+    """Share of the photons that become electrons, 0..1."""
+
+    def camera(self, movie: Path) -> "Camera":
+        """The camera of a movie.
+
+        Raises:
+            ValueError: the pixel size is nowhere to be had.
+        """
+        from harness.io.movies import open_movie
+        from simulators import Camera, load_recipe
+
+        named = {
+            key: value
+            for key in ("baseline", "e_per_adu", "em_gain", "quantum_efficiency")
+            if (value := getattr(self, key)) is not None
+        }
+        if self.recipe is not None:
+            base = load_recipe(self.recipe).camera
+            if self.pixel_size_nm is not None:
+                named["pixel_size_nm"] = self.pixel_size_nm
+            return Camera(**{**base.model_dump(), **named})
+        pixel: Any = self.pixel_size_nm
+        if pixel is None:
+            with open_movie(movie) as reader:
+                pixel = reader.pixel_size_nm
+        if pixel is None:
+            raise ValueError(f"{movie} does not say its pixel size; give --camera.pixel-size-nm, e.g. 100")
+        return Camera(pixel_size_nm=pixel, **{"baseline": 0.0, "e_per_adu": 1.0, **named})
+
+
+Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+OptionalOutput = Annotated[Path | None, tyro.conf.arg(aliases=["-o"])]
+Plugins = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE.py")]
+
+
+def load_plugins(files: Iterable[Path]) -> None:
+    """Run the users' files that register models."""
+    import zoo
+
+    for file in files:
+        zoo.load_plugin(file)
+
+
+def print_table(rows: Sequence[dict[str, Any]], *, title: str | None = None) -> None:
+    """Rows as a table as wide as the terminal; a plain one when the output is piped."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for key, value in rows[0].items() if rows else ():
+        table.add_column(key, justify="right" if isinstance(value, int | float) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table, markup=False)
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Any]:
+    """A bar with the time left, on stderr; gives a function that takes how much is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
+    """`key=value` words as a mapping; values are read as YAML, so that numbers and true/false are such.
+
+    Raises:
+        ValueError: a word without `=`.
+    """
+    import yaml
+
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise ValueError(f"option {pair!r} is not key=value, e.g. upsampling=4")
+        options[key] = yaml.safe_load(value)
+    return options

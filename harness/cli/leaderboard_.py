@@ -1,0 +1,49 @@
+"""smlm-zoo leaderboard"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ._shared import OptionalOutput, Plugins, load_plugins
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Score and time every model on the same movies and make the tables, plots and the page.
+
+    Without options: test movies from the named recipes at 40x40 pixels, the shipped weights, minutes on two cores. A
+    run that was stopped goes on where it was. Records of others join with --add.
+    """
+
+    model: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Shipped models, folders of train, export or import, or ONNX files; default: every shipped model."""
+    output: OptionalOutput = None
+    """Folder to write; default: smlm-zoo-leaderboard."""
+    quick: bool = False
+    """16 frames of each movie: a check that everything works, not a ranking."""
+    full: bool = False
+    """Every test recipe at 64x64 pixels, 2000 frames (ld) or 1000: hours."""
+    train: bool = False
+    """Train every model first, with its own training recipe."""
+    dataset: tuple[str, ...] = ()
+    """Recipes to test on, instead of the usual ones."""
+    add: tuple[Path, ...] = ()
+    """Record files or folders of others to show as well."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    plugin: Plugins = ()
+    """Python files that register further models."""
+
+    def run(self) -> int:
+        from harness.board import Plan, run_board
+
+        load_plugins(self.plugin)
+        if self.quick and self.full:
+            raise ValueError("--quick and --full exclude each other")
+        plan = Plan.make(quick=self.quick, full=self.full, datasets=self.dataset)
+        folder = self.output or Path("smlm-zoo-leaderboard")
+        page = run_board(folder, plan, models=self.model, train_first=self.train, add=self.add, device=self.device)
+        print(f"open {page}")
+        return 0

@@ -1,0 +1,52 @@
+"""smlm-zoo localize"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ._shared import CameraOptions, OptionalOutput, Plugins, load_plugins, progress_bar
+
+
+@dataclass(frozen=True)
+class Localize:
+    """Find the molecules of a movie: localizations.csv, image.tif, image.png.
+
+    Example: smlm-zoo localize deep_storm movie.tif -o out --camera.pixel-size-nm 100 --camera.baseline 100
+    """
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A shipped model, a folder written by train, export or import, or an ONNX file."""
+    movie: Annotated[Path, tyro.conf.Positional]
+    """A TIFF movie, or a folder of single frames."""
+    output: OptionalOutput = None
+    """Folder to write; default: smlm-zoo-localize-MOVIE."""
+    camera: CameraOptions = field(default_factory=CameraOptions)
+    """How the movie was recorded."""
+    threshold: float | None = None
+    """In units of a lone emitter's peak; default: found on validation data, in the model's card."""
+    runtime: Literal["torch", "onnx"] = "torch"
+    """What computes."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic (torch); auto takes the faster one."""
+    plugin: Plugins = ()
+    """Python files that register further models."""
+
+    def run(self) -> int:
+        from harness.io.movies import open_movie
+        from harness.localization import localize, write_localized
+        from harness.models import open_model
+
+        load_plugins(self.plugin)
+        model = open_model(self.model, runtime=self.runtime, device=self.device, precision=self.precision)
+        camera = self.camera.camera(self.movie)
+        folder = self.output or Path(f"smlm-zoo-localize-{self.movie.stem}")
+        with open_movie(self.movie) as reader, progress_bar("localizing", len(reader)) as done:
+            result = localize(model, reader, camera=camera, threshold=self.threshold, progress=done)
+        write_localized(result, folder, model=model, camera=camera, movie=self.movie)
+        rate = result.frames / result.seconds
+        print(f"{folder}: {len(result.localizations)} localizations in {result.frames} frames, {rate:.1f} frames/s")
+        return 0

@@ -1,0 +1,243 @@
+"""Times that can be compared: forms interleaved in one run, medians with their spread, the device waited for."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import zoo
+from harness.devices import pick_device, place, synchronise
+from harness.export import export_onnx
+from harness.models import ReadyModel, create_network, load_network, open_model, ready
+from harness.runtimes import OnnxRuntime, Runtime
+from losses import create_loss
+from zoo import ImageNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Repeats of one call, seconds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Half of the calls were faster."""
+        return statistics.median(self.seconds)
+
+    @property
+    def best(self) -> float:
+        """The fastest call: least disturbed by others on the machine."""
+        return min(self.seconds)
+
+    @property
+    def worst(self) -> float:
+        """The slowest call."""
+        return max(self.seconds)
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], *, seconds: float, least: int = 3, most: int = 30
+) -> dict[str, Times]:
+    """Time calls in turn (A B C A B C ...), after one untimed round.
+
+    Args:
+        calls: by name.
+        seconds: stop when a call has used about so much, but not before `least` rounds, nor after `most`.
+        least, most: rounds.
+    """
+    for call in calls.values():
+        call()
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    while True:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            taken[name].append(time.perf_counter() - start)
+        rounds = len(next(iter(taken.values())))
+        if rounds >= most or (rounds >= least and max(map(sum, taken.values())) >= seconds):
+            return {name: Times(seconds=tuple(values)) for name, values in taken.items()}
+
+
+def fixed_batch(batch: int, size: int, frames_in: int = 1) -> torch.Tensor:
+    """The frames that every form of every model is timed on, (batch, frames_in, size, size) photons."""
+    rng = np.random.default_rng(2016)
+    return torch.from_numpy(rng.gamma(4.0, 25.0, (batch, frames_in, size, size)).astype(np.float32))
+
+
+def time_runtimes(
+    runtimes: dict[str, Runtime],
+    *,
+    batch: int = 1,
+    size: int = 64,
+    seconds: float = 5.0,
+    least: int = 3,
+    frames_in: int = 1,
+) -> dict[str, Times]:
+    """Time forms of one network on the fixed batch, interleaved."""
+    frames = fixed_batch(batch, size, frames_in)
+    calls = {name: partial(runtime, frames) for name, runtime in runtimes.items()}
+    return interleaved(calls, seconds=seconds, least=least)
+
+
+def time_forms(
+    source: str, *, batch: int = 1, size: int = 64, seconds: float = 5.0, device: str = "auto"
+) -> list[dict[str, Any]]:
+    """Rows of a table: PyTorch in float32 and bfloat16, and ONNX Runtime, for one model.
+
+    Args:
+        source: a shipped model, a name of the zoo (then with random weights: time does not depend on them), a folder,
+            or an ONNX file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        forms = _forms(source, Path(folder), device)
+        runtimes = {name: form.runtime for name, form in forms.items()}
+        times = time_runtimes(runtimes, batch=batch, size=size, seconds=seconds)
+    reference = next(iter(times.values())).median
+    return [
+        {
+            "model": source,
+            "form": name,
+            "provider": forms[name].runtime.info.provider,
+            "threads": forms[name].runtime.info.threads,
+            "ms per frame (median)": f"{1e3 * taken.median / batch:.2f}",
+            "fastest": f"{1e3 * taken.best / batch:.2f}",
+            "slowest": f"{1e3 * taken.worst / batch:.2f}",
+            "frames/s": f"{batch / taken.median:.1f}",
+            "speed": f"{reference / taken.median:.2f}x",
+            "repeats": len(taken.seconds),
+        }
+        for name, taken in times.items()
+    ]
+
+
+def _forms(source: str, folder: Path, device: str) -> dict[str, ReadyModel]:
+    if source.endswith(".onnx"):
+        return {"ONNX Runtime float32": open_model(source, device=device)}
+    if source in zoo.list_models():
+        network: ImageNetwork = create_network(source).eval()
+        card: dict[str, Any] = {"output": {}}
+    else:
+        network, card = load_network(source)
+    forms = {
+        f"torch {precision}": ready(network, card, name=source, device=device, precision=precision)
+        for precision in ("float32", "bfloat16")
+    }
+    runtime = OnnxRuntime(export_onnx(network, folder / "model.onnx"), device=device)
+    forms["ONNX Runtime float32"] = ReadyModel(
+        name=source, runtime=runtime, output=network.output, card=card, size_multiple=network.size_multiple
+    )
+    return forms
+
+
+def time_training(
+    source: str, *, batch: int = 1, size: int = 64, seconds: float = 5.0, device: str = "auto"
+) -> list[dict[str, Any]]:
+    """Rows of a table: one training step as plain layers in float32, and as this program does it.
+
+    The baseline is the same network as the originals run it: contiguous float32, nearest upsampling and convolution one
+    after the other. The second row is this program's step in float32, the third in bfloat16; both channels-last. A
+    fourth row runs only the baseline's bare convolutions, forward and backward, on inputs of the same shapes: what
+    PyTorch itself reaches, to show that the baseline is no straw man.
+    """
+    if source not in zoo.list_models():
+        raise ValueError(f"no model named {source!r} to train; the zoo has: {', '.join(zoo.list_models())}")
+    where = pick_device(device)
+    spec = zoo.get_spec(source)
+    frames = fixed_batch(batch, size, spec.frames_in).to(where)
+    macs = zoo.count_macs(zoo.create_model(source), size, size)
+
+    def step(*, published: bool, channels_last: bool, bfloat16: bool) -> Callable[[], None]:
+        network = create_network(source)
+        if published:
+            plain_upsampling(network)
+        network.normalisation.set_statistics(100.0, 50.0)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        place(network, where, channels_last=channels_last)
+        loss = create_loss(spec.loss, target_scale=network.output.target_scale)
+        optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
+        inputs = frames.contiguous(memory_format=layout)
+        target = torch.zeros(network.output.shape(batch, size, size), device=where)
+        target[..., ::37, ::41] = 1
+
+        def run() -> None:
+            with torch.autocast(where.type, dtype=torch.bfloat16, enabled=bfloat16):
+                image = network(inputs)
+            loss(image.float(), target).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            synchronise(where)
+
+        return run
+
+    calls = {
+        "plain torch, float32": step(published=True, channels_last=False, bfloat16=False),
+        "channels-last, float32": step(published=False, channels_last=True, bfloat16=False),
+        "channels-last, bfloat16": step(published=False, channels_last=True, bfloat16=True),
+        "bare convolutions, float32": _bare_convolutions(source, frames),
+    }
+    times = interleaved(calls, seconds=seconds)
+    base = times["plain torch, float32"].median
+    rows = []
+    for name, taken in times.items():
+        work = macs.done if name.startswith("channels-last") else macs.published
+        rows.append(
+            {
+                "model": source,
+                "training step": name,
+                "ms (median)": f"{1e3 * taken.median:.0f}",
+                "fastest": f"{1e3 * taken.best:.0f}",
+                "GFLOP/s": f"{6 * batch * work / taken.median / 1e9:.0f}",
+                "speed": f"{base / taken.median:.2f}x",
+                "repeats": len(taken.seconds),
+            }
+        )
+    return rows
+
+
+def plain_upsampling(network: nn.Module) -> None:
+    """Replace the fused upsampling convolutions by upsampling and convolution, one after the other, in place."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, zoo.UpConv2d):
+                bias = child.bias is not None
+                conv = nn.Conv2d(child.in_channels, child.out_channels, 3, padding=1, bias=bias)
+                conv.load_state_dict(child.state_dict())
+                setattr(parent, name, nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv))
+
+
+def _bare_convolutions(source: str, frames: torch.Tensor) -> Callable[[], None]:
+    """Forward and backward of every convolution of a network alone, on inputs of the shapes it sees."""
+    network = create_network(source)
+    plain_upsampling(network)
+    network.normalisation.set_statistics(100.0, 50.0)
+    network.to(frames.device)
+    seen: list[tuple[nn.Module, torch.Tensor]] = []
+    hooks = [
+        layer.register_forward_hook(lambda layer, inputs, _: seen.append((layer, inputs[0].detach())))
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    ]
+    with torch.no_grad():
+        network(frames)
+    for hook in hooks:
+        hook.remove()
+    grown = [(layer, x.clone().requires_grad_(position > 0)) for position, (layer, x) in enumerate(seen)]
+
+    def run() -> None:
+        for layer, x in grown:
+            image = layer(x)
+            image.backward(torch.ones_like(image))
+            x.grad = None
+            layer.zero_grad()
+        synchronise(frames.device)
+
+    return run

@@ -1,0 +1,284 @@
+"""Train a model: the whole run, from a configuration to weights with their card."""
+
+import logging
+import signal
+import threading
+import time
+import warnings
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import zoo
+from harness.devices import describe_machine, pick_device, pick_precision, place
+from harness.io.atomic import atomic_path
+from harness.models import create_network
+from losses import create_loss
+from zoo import SRImage
+
+from .config import TrainConfig, list_training_recipes, load_training_recipe, make_config, read_config
+from .data import Endless, Source, open_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """Where a run stands: its folder, steps and frames in all, and the scores of the kept weights."""
+
+    folder: Path
+    steps: int
+    frames: int
+    seconds: float
+    scores: dict[str, float]
+    finished: bool
+
+
+def train(
+    config: TrainConfig,
+    output: Path,
+    *,
+    minutes: float | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> TrainResult:
+    """Train a model and leave a folder that every other command reads.
+
+    The folder holds `config.yaml` (resolved), `model.safetensors` and `card.json` (the best weights), `last.ckpt`
+    (weights, optimiser, counters: what `resume` continues from), `metrics.csv`, TensorBoard events and `preview.png`.
+
+    Args:
+        config: what to train, on what.
+        output: folder to write; it must not hold another run unless `resume`.
+        minutes: stop cleanly after so long, with the learning rate brought down by then.
+        resume: go on from `last.ckpt`.
+        device: auto, cpu, cuda.
+        progress: show a bar.
+
+    Raises:
+        ValueError: the configuration does not fit the model or the data, or the folder holds a run already.
+        KeyboardInterrupt: Ctrl-C; what is learned is saved first.
+    """
+    from lightning.pytorch import Trainer
+
+    from .task import ImageTask, ShowProgress, Validate
+
+    output.mkdir(parents=True, exist_ok=True)
+    checkpoint = output / "last.ckpt"
+    if checkpoint.exists() and not resume:
+        raise ValueError(f"{output} already holds a run; go on with --resume, or give another folder with -o")
+    if resume and not checkpoint.exists():
+        raise ValueError(f"{output} holds no last.ckpt to resume from; start without --resume")
+
+    torch.manual_seed(config.seed)
+    where = pick_device(device)
+    spec = zoo.get_spec(config.model)
+    network = create_network(config.model, **config.options)
+    network.output = change_output(network.output, config.contract)
+    loss_name = config.loss or spec.loss
+    loss = create_loss(loss_name, target_scale=network.output.target_scale, **config.loss_options)
+    if config.size % network.size_multiple:
+        raise ValueError(f"size is {config.size}; {config.model} needs multiples of {network.size_multiple} pixels")
+    source, validation = open_sources(config, network.output, where)
+    if not resume:
+        network.normalisation.set_statistics(*frame_statistics(source))
+    place(network, where)
+    with atomic_path(output / "config.yaml") as temporary:
+        temporary.write_text(config.to_yaml(), encoding="utf-8")
+
+    task = ImageTask(network, loss, config, minutes=minutes)
+    validate = Validate(validation, output, config.validate_every)
+    precision = pick_precision(config.precision, where)
+    first = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"] if resume else 0
+    if first >= config.steps:
+        raise ValueError(f"the run in {output} has done its {first} steps; give more with --steps, e.g. {2 * first}")
+    stop = StopRequest()
+    keeper = _keeper(output, minutes, stop)
+    _quiet()
+    bar = [ShowProgress(config.model, minutes)] if progress else []
+    trainer = Trainer(
+        accelerator="gpu" if where.type == "cuda" else "cpu",
+        devices=[where.index or 0] if where.type == "cuda" else 1,
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+        max_steps=config.steps,
+        max_epochs=-1,
+        min_epochs=0,
+        gradient_clip_val=config.clip,
+        logger=_loggers(output),
+        callbacks=[keeper, validate, *bar],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        log_every_n_steps=10,
+        default_root_dir=output,
+    )
+    loader = torch.utils.data.DataLoader(Endless(source, first), batch_size=None)
+    with stop, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        trainer.fit(task, loader, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+        validate.run(task, trainer)
+        keeper.save(trainer)
+    scores = {key: value for key, value in validate.scores.items() if key != "threshold"}
+    _write_model(output, config, network, validate.weights, validate.threshold, scores, task, loss_name, precision)
+    if stop.made:
+        raise KeyboardInterrupt
+    return TrainResult(
+        folder=output,
+        steps=task.global_step,
+        frames=task.frames_seen,
+        seconds=task.seconds(),
+        scores=scores,
+        finished=task.global_step >= config.steps,
+    )
+
+
+def change_output(output: SRImage, changes: dict[str, Any]) -> SRImage:
+    """The output contract with some fields changed.
+
+    Raises:
+        ValueError: no such field, or another upsampling, which is an option of the model.
+    """
+    known = ("target_scale", "kind", "heatmap_sigma")
+    for key in changes:
+        if key not in known:
+            raise ValueError(f"contract has no setting {key!r} to train for; there are: {', '.join(known)}")
+    return replace(output, **changes)
+
+
+def frame_statistics(source: Source, batches: int = 4) -> tuple[float, float]:
+    """Mean and standard deviation of the photons per pixel of a source's first batches."""
+    frames = torch.cat([source.batch(number)[0].flatten().double().cpu() for number in range(batches)])
+    return frames.mean().item(), max(frames.std().item(), 1e-6)
+
+
+def resolve_config(
+    model: str | None, *, training_recipe: str | None = None, run: Path | None = None, **settings: Any
+) -> TrainConfig:
+    """The configuration of a command line: an earlier run's, or the model's training recipe, with changes on top."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    if run is not None and (run / "config.yaml").is_file():
+        base = read_config(run / "config.yaml").model_dump()
+        if model is not None and model != base["model"]:
+            raise ValueError(f"{run} is a run of {base['model']!r}, not of {model!r}")
+    else:
+        if model is None:
+            raise ValueError("no model named; give one of: " + ", ".join(zoo.list_models()))
+        spec = zoo.get_spec(model)
+        own = f"{model}.{spec.recipe}"
+        name = training_recipe or (own if own in list_training_recipes() else None)
+        base = load_training_recipe(name) if name else {}
+        base["model"] = model
+    if given.get("movie") or given.get("inputs"):
+        base["recipe"] = None
+    base["options"] = {**base.get("options", {}), **given.pop("options", {})}
+    return make_config({**base, **given})
+
+
+class StopRequest:
+    """While active, the first Ctrl-C (or SIGTERM) asks the training to end after this step; a second one aborts it."""
+
+    def __init__(self) -> None:
+        self.made = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.made:
+            raise KeyboardInterrupt
+        self.made = True
+
+
+def _keeper(output: Path, minutes: float | None, stop: StopRequest) -> Any:
+    """The callback that writes `last.ckpt` every two minutes and at the end, and stops when time is up or asked to."""
+    from lightning.pytorch.callbacks import Callback
+
+    class Keep(Callback):
+        def __init__(self) -> None:
+            self.saved = self.started = time.monotonic()
+
+        def save(self, trainer: Any) -> None:
+            with atomic_path(output / "last.ckpt") as temporary:
+                trainer.save_checkpoint(temporary)
+            self.saved = time.monotonic()
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            self.started = time.monotonic()
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            if time.monotonic() - self.saved > 120:
+                self.save(trainer)
+            if stop.made or (minutes is not None and time.monotonic() - self.started > 60 * minutes):
+                trainer.should_stop = True
+
+    return Keep()
+
+
+def _loggers(output: Path) -> list[Any]:
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    return [TensorBoardLogger(output, name="", version="tensorboard"), CSVLogger(output, name="", version="csv")]
+
+
+def _quiet() -> None:
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _write_model(
+    output: Path,
+    config: TrainConfig,
+    network: zoo.ImageNetwork,
+    weights: dict[str, Tensor],
+    threshold: float | None,
+    scores: dict[str, float],
+    task: Any,
+    loss_name: str,
+    precision: str,
+) -> None:
+    current = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+    network.cpu().load_state_dict(weights)
+    recipe = config.simulation() if config.source == "recipe" else None
+    card = {
+        "threshold": threshold,
+        "scores": scores,
+        "training": {
+            "config": config.model_dump(mode="json"),
+            "loss": loss_name,
+            "recipe_hash": recipe.hash if recipe else None,
+            "frames_seen": task.frames_seen,
+            "steps": task.global_step,
+            "minutes": round(task.seconds() / 60, 2),
+            "precision": precision,
+            "machine": describe_machine(),
+            "torch": torch.__version__,
+            "smlm_zoo": version("smlm-zoo"),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        },
+        "valid_range": valid_range(recipe) if recipe else None,
+    }
+    zoo.save_weights(network, output, card)
+    network.load_state_dict(current)
+
+
+def valid_range(recipe: Any) -> dict[str, Any]:
+    """What a model trained on a recipe has seen: pixel size, PSF width, photons, background, density, camera."""
+    settings = recipe.model_dump(mode="json")
+    return {
+        "pixel_size_nm": list(recipe.camera.pixel_size_nm),
+        **{key: settings[key] for key in ("psf", "photons", "background", "density_um2") if key in settings},
+        "camera": settings["camera"],
+    }

@@ -1,0 +1,98 @@
+"""The command line: help that teaches, exit codes, clear errors, nothing half-written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import zoo
+from harness.cli import COMMANDS, main
+
+
+def run(capsys, *words: object) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert len(capsys.readouterr().out) > 200
+
+
+def test_simulate_writes_a_movie_a_table_and_its_recipe(capsys, tmp_path):
+    code, out, _ = run(capsys, "simulate", "tubes-2d-hd", "-o", tmp_path / "m", "--frames", 5, "--size", 24, 32)
+    assert code == 0
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"frames.tif", "emitters.csv", "recipe.yaml"}
+    assert tifffile.imread(tmp_path / "m" / "frames.tif").shape == (5, 24, 32)
+    assert "5 frames" in out
+    again = run(capsys, "simulate", tmp_path / "m" / "recipe.yaml", "-o", tmp_path / "again")
+    assert again[0] == 0
+    first, second = (tifffile.imread(tmp_path / name / "frames.tif") for name in ("m", "again"))
+    assert np.array_equal(first, second)  # the recipe beside a movie makes the same movie
+
+
+def test_score_of_the_truth_against_itself(capsys, tmp_path):
+    run(capsys, "simulate", "tubes-2d-hd", "-o", tmp_path / "m", "--frames", 20, "--size", 40, 40)
+    table = tmp_path / "m" / "emitters.csv"
+    code, out, _ = run(
+        capsys, "score", table, "--truth", table, "--field-nm", 4000, 4000, "-o", tmp_path / "score.json"
+    )
+    assert code == 0
+    assert '"jaccard": 100.0' in (tmp_path / "score.json").read_text()
+    assert "efficiency" in out
+
+
+def test_lists(capsys):
+    assert run(capsys, "datasets", "tubes-*")[1].count("tubes-2d") == 4
+    assert "drl_storm" in run(capsys, "models", "*_storm")[1]
+    assert "torch" in run(capsys, "info")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["models", "resnet*"], "no model matches"),
+        (["simulate", "tubes-2d-hdd"], "tubes-2d-hd"),
+        (["export", "drl_strom"], "Did you mean 'drl_storm'"),
+        (["train", "srcnnn"], "Did you mean 'srcnn'"),
+        (["train", "srcnn", "--recipe", "nowhere"], "nowhere"),
+        (["train", "srcnn", "--option", "upsampling=3"], "upsampling"),
+        (["train", "srcnn", "--option", "colour=3"], "colour"),
+        (["train", "srcnn", "--option", "nonsense"], "key=value"),
+        (["localize", "srcnn", "nowhere.tif"], "nowhere.tif"),
+        (["leaderboard", "--quick", "--full"], "exclude"),
+        (["time", "nothing"], "nothing"),
+    ],
+)
+def test_bad_words_are_named_and_exit_with_2(capsys, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_truncated_movie_is_refused_and_leaves_nothing(capsys, tmp_path):
+    network = zoo.create_model("fid_storm", n_blocks=1).eval()
+    zoo.save_weights(network, tmp_path / "model", {"threshold": 0.3})
+    tifffile.imwrite(tmp_path / "movie.tif", np.ones((40, 16, 16), np.uint16))
+    content = (tmp_path / "movie.tif").read_bytes()
+    (tmp_path / "movie.tif").write_bytes(content[: len(content) // 2])
+    place = ["-o", tmp_path / "out", "--camera.pixel-size-nm", 100]
+    code, _, err = run(capsys, "localize", tmp_path / "model", tmp_path / "movie.tif", *place)
+    assert code == 2
+    assert "truncated" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unwritable_output_is_named(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    code, _, err = run(capsys, "simulate", "tubes-2d-ld", "-o", tmp_path / "file" / "m", "--frames", 2)
+    assert code == 2
+    assert "file" in err
+    assert Path(tmp_path / "file").read_text() == "in the way"

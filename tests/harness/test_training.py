@@ -1,0 +1,239 @@
+"""Training: learns, stops, resumes to the same weights, reads every source of data, and refuses what does not fit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+import zoo
+from harness.io.tables import write_table
+from harness.training import load_training_recipe, make_config, resolve_config, train
+from harness.training.config import list_training_recipes
+from harness.training.data import MovieFrames, open_sources
+from simulators import Emitters, draw_frames, load_recipe
+
+TINY = {
+    "model": "fid_storm",
+    "options": {"n_blocks": 1},
+    "size": 8,
+    "batch_size": 2,
+    "validation_frames": 2,
+    "validate_every": 100,
+    "precision": "float32",
+}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_all_its_files_and_learns(tmp_path):
+    config = make_config({**TINY, "model": "srcnn", "options": {}, "steps": 60, "validate_every": 15})
+    result = train(config, tmp_path / "run", progress=False)
+    assert result.finished
+    assert result.frames == 60 * 2
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "model.safetensors", "card.json", "last.ckpt", "preview.png"} <= names
+    lines = (tmp_path / "run" / "csv" / "metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("validation_loss")
+    validated = [float(line.split(",")[column]) for line in lines[1:] if line.split(",")[column]]
+    assert validated[-1] < 0.5 * validated[0]
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["training"]["steps"] == 60
+    assert card["training"]["recipe_hash"] == load_recipe("epfl-2d").hash
+    assert card["normalisation"]["mode"] == "dataset"
+    assert card["normalisation"]["mean"] > 10  # photons of the domain, stored with the weights
+    network, _ = zoo.load_model(tmp_path / "run")
+    assert torch.isfinite(network(torch.rand(1, 1, 8, 8) * 100)).all()
+
+
+def test_resumed_training_equals_one_without_a_break(tmp_path):
+    config = make_config({**TINY, "steps": 6, "warmup_steps": 0, "decay_share": 0.0})
+    train(config, tmp_path / "whole", progress=False)
+    train(make_config({**config.model_dump(), "steps": 3}), tmp_path / "parts", progress=False)
+    result = train(config, tmp_path / "parts", resume=True, progress=False)
+    assert (result.steps, result.frames) == (6, 12)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, rtol=1e-5, atol=1e-7, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_minutes_stop_a_run_cleanly(tmp_path):
+    config = make_config({**TINY, "steps": 100_000})
+    result = train(config, tmp_path / "run", minutes=0.03, progress=False)
+    assert not result.finished
+    assert 0 < result.steps < 100_000
+    assert (tmp_path / "run" / "card.json").is_file()
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    code = "import sys; from harness.cli import main; sys.exit(main())"
+    words = [
+        "train",
+        "fid_storm",
+        "-o",
+        str(tmp_path / "run"),
+        "--size",
+        "8",
+        "--batch-size",
+        "2",
+        "--option",
+        "n_blocks=1",
+    ]
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    metrics = tmp_path / "run" / "csv" / "metrics.csv"
+    end = time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < end:  # the first logged steps are done
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "--resume" in out
+    assert (tmp_path / "run" / "last.ckpt").is_file()
+    assert (tmp_path / "run" / "card.json").is_file()
+    assert not list((tmp_path / "run").glob(".*part*"))
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
+    config = make_config({**TINY, "steps": 1})
+    train(config, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(config, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="has done its 1 steps"):
+        train(config, tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(ValueError, match=r"no last\.ckpt"):
+        train(config, tmp_path / "other", resume=True, progress=False)
+
+
+def test_learning_rate_falls_at_the_end_of_a_sitting(tmp_path):
+    from harness.training.task import ImageTask
+
+    config = make_config({**TINY, "steps": 100, "warmup_steps": 10, "decay_share": 0.5})
+    task = ImageTask(zoo.create_model("fid_storm", n_blocks=1), torch.nn.functional.mse_loss, config, minutes=None)
+    rates = []
+    for step in range(100):
+        type(task).global_step = property(lambda self, step=step: step)
+        rates.append(task.rate())
+    del type(task).global_step
+    assert rates[0] < 0.2
+    assert rates[30] == pytest.approx(1, abs=0.01)
+    assert rates[75] == pytest.approx(0.5, abs=0.05)
+    assert rates[99] < 0.01
+
+
+@pytest.fixture
+def movie(tmp_path) -> tuple[Path, Path]:
+    """A movie of 20 frames of 12 x 16 pixels with its table."""
+    drawn = draw_frames(load_recipe("epfl-2d"), 20, np.random.default_rng(5), size=(12, 16))
+    tifffile.imwrite(tmp_path / "movie.tif", drawn.photons.round().clamp(0).numpy().astype(np.uint16))
+    emitters = drawn.emitters()
+    inside = (emitters.x_nm > 0) & (emitters.x_nm < 1600) & (emitters.y_nm > 0) & (emitters.y_nm < 1200)
+    write_table(emitters.pick(inside), tmp_path / "table.csv")
+    return tmp_path / "movie.tif", tmp_path / "table.csv"
+
+
+def test_trains_on_a_movie_with_its_table(tmp_path, movie):
+    config = resolve_config(
+        "fid_storm",
+        movie=str(movie[0]),
+        table=str(movie[1]),
+        pixel_size_nm=100.0,
+        **{k: v for k, v in TINY.items() if k != "model"},
+        steps=2,
+    )
+    assert config.recipe is None
+    assert train(config, tmp_path / "run", progress=False).finished
+
+
+def test_crops_of_a_movie_keep_emitters_on_their_spots(movie):
+    output = zoo.get_spec("fid_storm").output
+    config = make_config(
+        {
+            **TINY,
+            "recipe": None,
+            "movie": str(movie[0]),
+            "table": str(movie[1]),
+            "pixel_size_nm": 100.0,
+            "batch_size": 200,
+        }
+    )
+    source, validation = open_sources(config, output, torch.device("cpu"))
+    assert isinstance(source, MovieFrames)
+    assert len(validation.frames) == 2
+    frames, spikes = source.batch(0)
+    expected = torch.nn.functional.avg_pool2d(spikes, 8) * 64  # emitters per camera pixel
+    blurred = torch.nn.functional.avg_pool2d(torch.nn.functional.pad(expected, (1, 1, 1, 1)), 3, stride=1)
+    light = (frames - frames.flatten(1).median(1).values[:, None, None, None]).clamp(min=0).sqrt()
+
+    def correlation(spots: torch.Tensor) -> float:
+        return torch.corrcoef(torch.stack([light.flatten(), spots.flatten()]))[0, 1].item()
+
+    assert correlation(blurred) > 0.4  # turned and cropped alike
+    assert correlation(blurred.flip(-1)) < 0.5 * correlation(blurred)
+
+
+def test_same_seed_same_batches():
+    config = make_config(TINY)
+    output = zoo.get_spec("fid_storm").output
+    (first, _), (second, _) = (open_sources(config, output, torch.device("cpu")) for _ in range(2))
+    assert torch.equal(first.batch(3)[0], second.batch(3)[0])
+    assert not torch.equal(first.batch(3)[0], first.batch(4)[0])
+
+
+def test_trains_on_pairs_from_disk(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("inputs", "targets"):
+        (tmp_path / name).mkdir()
+    for index in range(12):
+        tifffile.imwrite(tmp_path / "inputs" / f"f{index}.tif", rng.random((8, 8), dtype=np.float32))
+        tifffile.imwrite(tmp_path / "targets" / f"f{index}.tif", rng.random((64, 64), dtype=np.float32))
+    config = make_config(
+        {**TINY, "recipe": None, "inputs": str(tmp_path / "inputs"), "targets": str(tmp_path / "targets"), "steps": 2}
+    )
+    result = train(config, tmp_path / "run", progress=False)
+    assert result.finished
+    assert "validation_loss" in result.scores
+    wrong = make_config({**config.model_dump(), "options": {"n_blocks": 1, "upsampling": 4}})
+    with pytest.raises(ValueError, match="upsampling=8"):
+        train(wrong, tmp_path / "wrong", progress=False)
+
+
+def test_every_training_recipe_is_valid_and_names_its_model():
+    for name in list_training_recipes():
+        model = name.split(".")[0]
+        assert make_config({**load_training_recipe(name), "model": model}).model in zoo.list_models()
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match="Did you mean 'batch_size'"):
+        make_config({"model": "srcnn", "batchsize": 3})
+    with pytest.raises(ValueError, match="batch_size"):
+        make_config({"model": "srcnn", "batch_size": 0})
+    with pytest.raises(ValueError, match="needs its table"):
+        make_config({"model": "srcnn", "movie": "a.tif"})
+    with pytest.raises(ValueError, match="even number"):
+        make_config({"model": "srcnn", "size": 9})
+    with pytest.raises(ValueError, match="No training recipe named"):
+        load_training_recipe("srcn.epfl-2d")
+    with pytest.raises(ValueError, match="Did you mean 'srcnn'"):
+        resolve_config("srcn")
+
+
+def test_a_table_that_reaches_beyond_the_movie_is_refused(tmp_path, movie):
+    write_table(Emitters(frame=[25], x_nm=[100.0], y_nm=[100.0], photons=[1000.0]), tmp_path / "late.csv")
+    config = make_config(
+        {**TINY, "recipe": None, "movie": str(movie[0]), "table": str(tmp_path / "late.csv"), "pixel_size_nm": 100.0}
+    )
+    with pytest.raises(ValueError, match="names frame 25"):
+        open_sources(config, zoo.get_spec("fid_storm").output, torch.device("cpu"))
