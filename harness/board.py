@@ -132,7 +132,6 @@ def run_board(
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
     records = folder / "records"
     known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
-    done = {_key(result) for result in known}
     pictures: list[Picture] = []
     results: dict[str, Result] = {}
     for name, (_, movie) in movies.items():
@@ -142,14 +141,12 @@ def run_board(
             with tempfile.TemporaryDirectory() as scratch:
                 step(f"{source}: exporting", 0)
                 entry = _open(source, Path(scratch), device)
-                measured = _measure(entry, plan, movies, known, done, records, folder / "pictures", step, device)
+                measured = _measure(entry, plan, movies, known, records, folder / "pictures", step)
             for result in measured:
                 results[result.id] = result
             for dataset in movies:
-                path = folder / "pictures" / _file_name(dataset) / f"{_file_name(entry.name)}.png"
-                if path.is_file():
-                    frame = _frame_shown(movies[dataset][1])
-                    pictures.append(Picture(dataset=dataset, model=entry.name, path=path, frame=frame))
+                path, frame = _picture_path(folder / "pictures", dataset, entry), _frame_shown(movies[dataset][1])
+                pictures.append(Picture(dataset=dataset, model=entry.name, path=path, frame=frame))
     for name in movies:
         _write_sheet([p for p in pictures if p.dataset == name], folder / "pictures" / f"{_file_name(name)}.png")
     everything = list(results.values())
@@ -224,22 +221,27 @@ def _measure(
     plan: Plan,
     movies: dict[str, tuple[Recipe, Movie]],
     known: list[Result],
-    done: set[tuple[Any, ...]],
     records: Path,
     pictures: Path,
     step: Any,
-    device: str,
 ) -> list[Result]:
-    """Records of one model: times of every form, agreement of the forms, scores of the fastest that agrees."""
-    first = next(iter(movies))
-    first_recipe, _ = movies[first]
-    empty = _dataset(first_recipe)
-    keys = {form: _cell(entry, empty, ready_model) for form, ready_model in entry.forms.items()}
-    scored = [_of(known, entry, _dataset(recipe)) for recipe, _ in movies.values()]
-    have_pictures = all((pictures / _file_name(n) / f"{_file_name(entry.name)}.png").is_file() for n in movies)
-    if all(scored) and set(keys.values()) <= done and have_pictures:
+    """Records of one model: times of every form, agreement of the forms, scores of the fastest that agrees.
+
+    Each record is written as soon as it is known. What is in `known` for this plan is not measured again.
+    """
+    hashes = {recipe.hash: name for name, (recipe, _) in movies.items()}
+    mine = [
+        result
+        for result in known
+        if result.model.weights_sha256 == entry.record.weights_sha256 and result.dataset.recipe_hash in hashes
+    ]
+    scored = {hashes[result.dataset.recipe_hash] for result in mine if result.scores is not None}
+    timed = {_form_key(result.runtime) for result in mine}
+    wanted = {form: _form_key(_runtime(model)) for form, model in entry.forms.items()}
+    missing = [name for name in movies if name not in scored or not _picture_path(pictures, name, entry).is_file()]
+    if not missing and set(wanted.values()) <= timed:
         step(f"{entry.source}: measured before", 1 + len(movies))
-        return [result for result in known if result.model.weights_sha256 == entry.record.weights_sha256]
+        return mine
     step(f"{entry.source}: timing {len(entry.forms)} forms", 0)
     times = time_runtimes(
         {name: form.runtime for name, form in entry.forms.items()},
@@ -251,23 +253,44 @@ def _measure(
     agreeing = [form for form in entry.forms if _agrees(agreement[form])]
     chosen = min(agreeing, key=lambda form: times[form].median)
     step(f"{entry.source}: scoring in {chosen}", 1)
-    out = []
-    for form, model in entry.forms.items():
-        if form != chosen:
-            out.append(_result(entry, model, first_recipe, None, times[form], agreement[form]))
-    for name, (recipe, movie) in movies.items():
+
+    def keep(form: str, recipe: Recipe, scores: dict[str, Any] | None) -> None:
+        result = _result(entry, entry.forms[form], recipe, scores, times[form], agreement[form])
+        leaderboard.write_result(result, records)
+        mine.append(result)
+
+    first_recipe = next(iter(movies.values()))[0]
+    for form in entry.forms:
+        if form != chosen and wanted[form] not in timed:
+            keep(form, first_recipe, None)
+    step(f"{entry.source}: {len(scored)} movies scored before", len(movies) - len(missing))
+    for name in missing:
+        recipe, movie = movies[name]
         model = entry.forms[chosen]
-        found = localize(model, movie.frames, camera=movie.camera)
-        scores = _scores(movie, found.localizations)
-        out.append(_result(entry, model, recipe, scores, times[chosen], agreement[chosen]))
         frame = _frame_shown(movie)
         photons = torch.from_numpy(np.asarray(movie.camera.to_photons(movie.frames[frame : frame + 1]), np.float32))
-        path = pictures / _file_name(name) / f"{_file_name(entry.name)}.png"
-        write_png(path, _map_picture(model.image(photons)[0, 0].numpy()))
-        step(f"{entry.source} on {name}: efficiency {scores['efficiency']:.1f}", 1)
-    for result in out:
-        leaderboard.write_result(result, records)
-    return out
+        write_png(_picture_path(pictures, name, entry), _map_picture(model.image(photons)[0, 0].numpy()))
+        if name not in scored:
+            found = localize(model, movie.frames, camera=movie.camera)
+            scores = _scores(movie, found.localizations)
+            keep(chosen, recipe, scores)
+            step(f"{entry.source} on {name}: efficiency {scores['efficiency']:.1f}", 1)
+        else:
+            step(f"{entry.source} on {name}: picture made", 1)
+    return mine
+
+
+def _picture_path(folder: Path, dataset: str, entry: Entry) -> Path:
+    return folder / _file_name(dataset) / f"{_file_name(entry.name)}.png"
+
+
+def _runtime(model: ReadyModel) -> Runtime:
+    info = model.runtime.info
+    return Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads)
+
+
+def _form_key(runtime: Runtime) -> tuple[Any, ...]:
+    return (runtime.name, runtime.provider, runtime.precision, runtime.threads)
 
 
 def _agreement(entry: Entry, movies: dict[str, tuple[Recipe, Movie]]) -> dict[str, Agreement]:
@@ -324,7 +347,6 @@ def _result(
     times: Times,
     agreement: Agreement,
 ) -> Result:
-    info = model.runtime.info
     machine = environment()
     protocol = CHALLENGE_2D
     shares = ("precision", "recall", "f1")
@@ -343,7 +365,7 @@ def _result(
     return Result(
         model=entry.record,
         dataset=_dataset(recipe),
-        runtime=Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads),
+        runtime=_runtime(model),
         scores=None
         if scores is None
         else Scores(
@@ -356,7 +378,7 @@ def _result(
             quantile=protocol.quantile,
             threshold=model.threshold,
             threshold_source="validation frames of the training domain",
-            precision=info.precision,
+            precision=model.runtime.info.precision,
             rule=protocol.rule,
         ),
         timing=Timing(
@@ -395,39 +417,6 @@ def _dataset(recipe: Recipe) -> Dataset:
         width=width,
         seed=recipe.seed,
         density=float(density) if isinstance(density, int | float) else None,
-    )
-
-
-def _key(result: Result) -> tuple[Any, ...]:
-    return (
-        result.model.weights_sha256,
-        result.dataset.recipe_hash,
-        result.runtime.name,
-        result.runtime.precision,
-        result.runtime.provider,
-        result.runtime.threads,
-    )
-
-
-def _cell(entry: Entry, dataset: Dataset, model: ReadyModel) -> tuple[Any, ...]:
-    info = model.runtime.info
-    return (
-        entry.record.weights_sha256,
-        dataset.recipe_hash,
-        info.name,
-        info.precision,
-        info.provider,
-        info.threads,
-    )
-
-
-def _of(known: list[Result], entry: Entry, dataset: Dataset) -> bool:
-    """Whether this model's score on this movie is known already."""
-    return any(
-        result.scores is not None
-        and result.model.weights_sha256 == entry.record.weights_sha256
-        and result.dataset.recipe_hash == dataset.recipe_hash
-        for result in known
     )
 
 

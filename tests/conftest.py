@@ -1,5 +1,6 @@
 """Fixtures for all tests: where the originals' outputs and the real stacks lie."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,8 @@ def data() -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _two_threads():
-    torch.set_num_threads(2)
+def _one_thread_per_worker():
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 _PARITY: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """The wheel holds what the tree holds: every module and every data file that the program reads."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -27,7 +28,13 @@ def tracked() -> set[str]:
 @pytest.fixture(scope="module")
 def in_wheel(tmp_path_factory) -> set[str]:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    source = folder / "source"  # a copy, so that nothing of an earlier build gets in
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     (wheel,) = folder.glob("smlm_zoo-*.whl")
     with zipfile.ZipFile(wheel) as archive:

@@ -1,5 +1,6 @@
 """The command line: `smlm-zoo COMMAND ...`. Commands live in one file each; heavy libraries load when one runs."""
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -7,52 +8,70 @@ from importlib import import_module
 from typing import Any
 
 COMMANDS = {
-    "leaderboard": "Leaderboard",
-    "models": "Models",
-    "datasets": "Datasets",
-    "simulate": "Simulate",
-    "train": "Train",
-    "export": "Export",
-    "localize": "Localize",
-    "show": "Show",
-    "score": "Score",
-    "time": "Time",
-    "import": "Import",
-    "parity": "Parity",
-    "info": "Info",
+    "leaderboard": "score and time every model on the same movies: tables, plots, web page",
+    "models": "list the models: size, work, field of view, weights",
+    "datasets": "list the recipes that movies are made from",
+    "simulate": "make a movie whose molecules are known",
+    "train": "train a model on simulated frames, a movie with its table, or paired images",
+    "export": "write a model as ONNX, checked against PyTorch",
+    "localize": "find the molecules of a movie",
+    "show": "picture of one frame: input | truth | the model's image",
+    "score": "score localizations of any program by the rules of the SMLM Challenge",
+    "time": "time models, or their training step",
+    "import": "turn an original program's weight file into a model folder",
+    "parity": "compare models, losses and preprocessing with the originals' outputs",
+    "info": "what this machine and installation are",
 }
-"""Command -> class in `harness.cli.<command>_`, a dataclass of its options with `run() -> int`."""
+"""Command -> what it does. The command is a dataclass of its options in `harness.cli.COMMAND_`, with `run() -> int`."""
 
-DESCRIPTION = (
-    "Deep networks for single-molecule localization microscopy: train, export, run, score and time them on the same "
-    "data. `smlm-zoo leaderboard` needs nothing else; `smlm-zoo COMMAND --help` explains a command."
-)
+INTRODUCTION = """\
+usage: smlm-zoo COMMAND [OPTIONS]
+
+Deep networks for single-molecule localization microscopy: train, export, run, score and time them on the same data.
+`smlm-zoo leaderboard` needs nothing else; `smlm-zoo COMMAND --help` explains a command.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0 for success, 2 for bad input, 130 after Ctrl-C."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's chatter
-    import tyro
+    """Run a command.
 
-    commands: dict[str, Any] = {
-        name: getattr(import_module(f"harness.cli.{name}_"), kind) for name, kind in COMMANDS.items()
-    }
-    command = tyro.extras.subcommand_cli_from_dict(
-        commands, prog="smlm-zoo", description=DESCRIPTION, args=arguments, sort_subcommands=False
-    )
+    Returns:
+        The exit status: 0 for success, 1 for a comparison that failed, 2 for bad input, 130 after Ctrl-C.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's chatter
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return command.run()
+        return _run(words)
     except KeyboardInterrupt:
         print("smlm-zoo: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, MemoryError, FloatingPointError) as error:
         if os.environ.get("SMLM_ZOO_TRACEBACK"):
             raise
         print(f"smlm-zoo: error: {error or type(error).__name__}", file=sys.stderr)
         return 2
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(INTRODUCTION)
+        for name, what in COMMANDS.items():
+            print(f"  {name:<13}{what}")
+        return 0 if words else 2
+    name = words[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no command named {name!r}.{hint} There are: {', '.join(COMMANDS)}.")
+    import tyro
+
+    command: Any = tyro.cli(
+        getattr(import_module(f"harness.cli.{name}_"), name.title()), prog=f"smlm-zoo {name}", args=words[1:]
+    )
+    return command.run()
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Train:
     steps: int | None = None
     """Training steps in all."""
     minutes: float | None = None
-    """Stop cleanly after so many minutes, with the learning rate brought down by then."""
+    """End this sitting cleanly after so many minutes, with the learning rate brought down by then."""
     batch_size: int | None = None
     """Frames per step."""
     size: int | None = None
@@ -88,7 +88,7 @@ class Train:
             **({"loss_options": loss_options} if loss_options else {}),
         )
         try:
-            result = train(config, folder, minutes=self.minutes, resume=self.resume, device=self.device)
+            result = train(config, folder, resume=self.resume, device=self.device)
         except KeyboardInterrupt:
             print(f"stopped and saved; go on with: smlm-zoo train {self.model} -o {folder} --resume")
             return 130

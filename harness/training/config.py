@@ -43,6 +43,7 @@ class TrainConfig(BaseModel):
     size: int = Field(default=26, ge=4, description="side of a training frame, camera pixels")
     batch_size: int = Field(default=16, ge=1)
     steps: int = Field(default=2000, ge=1, description="training steps in all, over all sittings")
+    minutes: float | None = Field(default=None, gt=0, description="a sitting ends after so long, cleanly")
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup_steps: int = Field(default=20, ge=0)

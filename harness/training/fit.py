@@ -41,7 +41,6 @@ def train(
     config: TrainConfig,
     output: Path,
     *,
-    minutes: float | None = None,
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -54,8 +53,7 @@ def train(
     Args:
         config: what to train, on what.
         output: folder to write; it must not hold another run unless `resume`.
-        minutes: stop cleanly after so long, with the learning rate brought down by then.
-        resume: go on from `last.ckpt`.
+        resume: go on from `last.ckpt`, for another sitting.
         device: auto, cpu, cuda.
         progress: show a bar.
 
@@ -90,16 +88,16 @@ def train(
     with atomic_path(output / "config.yaml") as temporary:
         temporary.write_text(config.to_yaml(), encoding="utf-8")
 
-    task = ImageTask(network, loss, config, minutes=minutes)
+    task = ImageTask(network, loss, config, minutes=config.minutes)
     validate = Validate(validation, output, config.validate_every)
     precision = pick_precision(config.precision, where)
     first = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"] if resume else 0
     if first >= config.steps:
         raise ValueError(f"the run in {output} has done its {first} steps; give more with --steps, e.g. {2 * first}")
     stop = StopRequest()
-    keeper = _keeper(output, minutes, stop)
+    keeper = _keeper(output, config.minutes, stop)
     _quiet()
-    bar = [ShowProgress(config.model, minutes)] if progress else []
+    bar = [ShowProgress(config.model)] if progress else []
     trainer = Trainer(
         accelerator="gpu" if where.type == "cuda" else "cpu",
         devices=[where.index or 0] if where.type == "cuda" else 1,

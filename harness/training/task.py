@@ -137,7 +137,7 @@ class Validate(Callback):
 class ShowProgress(Callback):
     """A bar for people: how much of this sitting is done, the loss, the best score so far, the time left."""
 
-    def __init__(self, title: str, minutes: float | None) -> None:
+    def __init__(self, title: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -150,7 +150,7 @@ class ShowProgress(Callback):
             console=Console(stderr=True),
             refresh_per_second=2,
         )
-        self.title, self.minutes = title, minutes
+        self.title = title
         self.mean: float | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

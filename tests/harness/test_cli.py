@@ -24,6 +24,13 @@ def test_every_command_explains_itself(capsys, command):
     assert len(capsys.readouterr().out) > 200
 
 
+def test_the_program_lists_its_commands(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(f"  {command} " in out for command in COMMANDS)
+    assert run(capsys)[0] == 2  # nothing asked for
+
+
 def test_simulate_writes_a_movie_a_table_and_its_recipe(capsys, tmp_path):
     code, out, _ = run(capsys, "simulate", "tubes-2d-hd", "-o", tmp_path / "m", "--frames", 5, "--size", 24, 32)
     assert code == 0
@@ -56,6 +63,7 @@ def test_lists(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["leaderbord"], "Did you mean 'leaderboard'"),
         (["models", "resnet*"], "no model matches"),
         (["simulate", "tubes-2d-hdd"], "tubes-2d-hd"),
         (["export", "drl_strom"], "Did you mean 'drl_storm'"),

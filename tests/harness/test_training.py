@@ -67,8 +67,8 @@ def test_resumed_training_equals_one_without_a_break(tmp_path):
 
 
 def test_minutes_stop_a_run_cleanly(tmp_path):
-    config = make_config({**TINY, "steps": 100_000})
-    result = train(config, tmp_path / "run", minutes=0.03, progress=False)
+    config = make_config({**TINY, "steps": 100_000, "minutes": 0.03})
+    result = train(config, tmp_path / "run", progress=False)
     assert not result.finished
     assert 0 < result.steps < 100_000
     assert (tmp_path / "run" / "card.json").is_file()
