@@ -37,9 +37,12 @@ def to_heat(image: ArrayLike, *, size: int = 384) -> NDArray[np.uint8]:
 
 
 def enlarge(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A picture made about `size` pixels large by repeating pixels, so that camera pixels stay visible."""
-    factor = max(1, round(size / max(picture.shape[:2])))
-    return picture.repeat(factor, 0).repeat(factor, 1)
+    """A picture whose longer side is `size`, made by repeating pixels, so that camera pixels stay visible."""
+    from PIL import Image
+
+    scale = size / max(picture.shape[:2])
+    height, width = (max(1, round(scale * side)) for side in picture.shape[:2])
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
 
 
 def write_png(path: Path, picture: NDArray[np.uint8]) -> Path:
