@@ -249,7 +249,7 @@ def _measure(
         seconds=plan.seconds_per_cell,
         least=1 if plan.seconds_per_cell <= 1 else 3,
     )
-    agreement = _agreement(entry, movies)
+    agreement, compared, found_there = _agreement(entry, movies)
     agreeing = [form for form in entry.forms if _agrees(agreement[form])]
     chosen = min(agreeing, key=lambda form: times[form].median)
     step(f"{entry.source}: scoring in {chosen}", 1)
@@ -271,8 +271,9 @@ def _measure(
         photons = torch.from_numpy(np.asarray(movie.camera.to_photons(movie.frames[frame : frame + 1]), np.float32))
         write_png(_picture_path(pictures, name, entry), _map_picture(model.image(photons)[0, 0].numpy()))
         if name not in scored:
-            found = localize(model, movie.frames, camera=movie.camera)
-            scores = _scores(movie, found.localizations)
+            whole = name == compared and len(movie) <= AGREEMENT_FRAMES  # then it was localized just now
+            found = found_there[chosen] if whole else localize(model, movie.frames, camera=movie.camera).localizations
+            scores = _scores(movie, found)
             keep(chosen, recipe, scores)
             step(f"{entry.source} on {name}: efficiency {scores['efficiency']:.1f}", 1)
         else:
@@ -293,22 +294,31 @@ def _form_key(runtime: Runtime) -> tuple[Any, ...]:
     return (runtime.name, runtime.provider, runtime.precision, runtime.threads)
 
 
-def _agreement(entry: Entry, movies: dict[str, tuple[Recipe, Movie]]) -> dict[str, Agreement]:
-    """How far each form's localizations on 16 frames are from those of the first form (float32)."""
-    _, movie = max(movies.values(), key=lambda pair: len(pair[1].emitters) / len(pair[1]))
+def _agreement(
+    entry: Entry, movies: dict[str, tuple[Recipe, Movie]]
+) -> tuple[dict[str, Agreement], str, dict[str, Localizations]]:
+    """How far each form's localizations are from those of the first form (float32), on 16 frames of the densest movie.
+
+    Returns:
+        The agreement of each form, the movie's name, and what each form found there.
+    """
+    name = max(movies, key=lambda name: len(movies[name][1].emitters) / len(movies[name][1]))
+    movie = movies[name][1]
     frames = movie.frames[:AGREEMENT_FRAMES]
     truth = movie.emitters.pick(movie.emitters.frame < len(frames))
     part = Movie(frames=frames, emitters=truth, background=movie.background[: len(frames)], camera=movie.camera)
     photons = torch.from_numpy(part.photons())
     maps = {form: model.image(photons) for form, model in entry.forms.items()}
     reference = maps[next(iter(maps))]
-    figures = {}
-    for form, model in entry.forms.items():
-        found = model.output.decode(maps[form], threshold=model.threshold, pixel_size_nm=movie.camera.pixel_size_nm)
-        figures[form] = _scores(part, found)
+    pixel = movie.camera.pixel_size_nm
+    found = {
+        form: model.output.decode(maps[form], threshold=model.threshold, pixel_size_nm=pixel)
+        for form, model in entry.forms.items()
+    }
+    figures = {form: _scores(part, found[form]) for form in entry.forms}
     base = figures[next(iter(figures))]
     scale = float(reference.abs().max()) or 1.0
-    return {
+    agreement = {
         form: Agreement(
             jaccard_delta=figure["jaccard"] - base["jaccard"],
             rmse_delta_nm=_difference(figure["rmse_lateral_nm"], base["rmse_lateral_nm"]),
@@ -317,6 +327,7 @@ def _agreement(entry: Entry, movies: dict[str, tuple[Recipe, Movie]]) -> dict[st
         )
         for form, figure in figures.items()
     }
+    return agreement, name, found
 
 
 def _difference(first: float | None, second: float | None) -> float | None:
