@@ -1,6 +1,7 @@
 """The main job: every model on the same movies, scored, timed, and put into one leaderboard."""
 
 import hashlib
+import json
 import platform
 import re
 import tempfile
@@ -157,15 +158,13 @@ def run_board(
 
 
 def _trained(name: str, folder: Path, device: str) -> Path:
+    """The folder of a model's training, done now unless it was done before; one that was stopped goes on."""
     output = folder / name
+    card = output / "card.json"
+    if card.is_file() and not json.loads(card.read_text(encoding="utf-8")).get("training", {}).get("stopped", True):
+        return output
     resume = (output / "last.ckpt").exists()
-    config = resolve_config(name, run=output if resume else None)
-    if not (output / "card.json").exists() or resume:
-        try:
-            train(config, output, resume=resume, device=device)
-        except ValueError as error:
-            if "has done its" not in str(error):
-                raise
+    train(resolve_config(name, run=output if resume else None), output, resume=resume, device=device)
     return output
 
 

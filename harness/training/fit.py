@@ -7,15 +7,14 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import zoo
 from harness.devices import describe_machine, pick_device, pick_precision, place
+from harness.environment import commit, package_version
 from harness.io.atomic import atomic_path
 from harness.models import create_network
 from losses import create_loss
@@ -122,7 +121,8 @@ def train(
         validate.run(task, trainer)
         keeper.save(trainer)
     scores = {key: value for key, value in validate.scores.items() if key != "threshold"}
-    _write_model(output, config, network, validate.weights, validate.threshold, scores, task, loss_name, precision)
+    run = {"loss": loss_name, "precision": precision, "stopped": stop.made}
+    _write_model(output, network, validate, scores, task, run)
     if stop.made:
         raise KeyboardInterrupt
     return TrainResult(
@@ -237,33 +237,27 @@ def _quiet() -> None:
 
 
 def _write_model(
-    output: Path,
-    config: TrainConfig,
-    network: zoo.ImageNetwork,
-    weights: dict[str, Tensor],
-    threshold: float | None,
-    scores: dict[str, float],
-    task: Any,
-    loss_name: str,
-    precision: str,
+    output: Path, network: zoo.ImageNetwork, validate: Any, scores: dict[str, float], task: Any, run: dict[str, Any]
 ) -> None:
+    """Write the best weights with their card; the network keeps the last ones."""
+    config: TrainConfig = task.config
     current = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
-    network.cpu().load_state_dict(weights)
+    network.cpu().load_state_dict(validate.weights)
     recipe = config.simulation() if config.source == "recipe" else None
     card = {
-        "threshold": threshold,
+        "threshold": validate.threshold,
         "scores": scores,
         "training": {
             "config": config.model_dump(mode="json"),
-            "loss": loss_name,
+            **run,
             "recipe_hash": recipe.hash if recipe else None,
             "frames_seen": task.frames_seen,
             "steps": task.global_step,
             "minutes": round(task.seconds() / 60, 2),
-            "precision": precision,
             "machine": describe_machine(),
             "torch": torch.__version__,
-            "smlm_zoo": version("smlm-zoo"),
+            "smlm_zoo": package_version("smlm-zoo"),
+            "commit": commit(),
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         },
         "valid_range": valid_range(recipe) if recipe else None,
