@@ -2,8 +2,8 @@
 
     python -m harness.shipping RUN...
 
-Kernels are stored in half precision after showing, on the run's own validation frames, that the efficiency stays within
-0.2 points.
+Kernels are stored in half precision where, on the run's own validation frames, the efficiency stays within 0.2 points;
+else in single precision.
 """
 
 import argparse
@@ -30,10 +30,7 @@ def ship(run: Path, *, folder: Path | None = None) -> str:
         folder: to write into; default: the weights of this checkout.
 
     Returns:
-        A line that says what was written and what half precision changed.
-
-    Raises:
-        ValueError: half precision changes the efficiency by more than `TOLERANCE`.
+        A line that says what was written and what half precision would change.
     """
     target = folder or Path(zoo.__file__).parent / "weights"
     network, card = load_network(run)
@@ -54,10 +51,9 @@ def ship(run: Path, *, folder: Path | None = None) -> str:
     half_network.output = network.output  # type: ignore[assignment]
     half = evaluate(half_network, loss, validation, device=torch.device("cpu"))  # type: ignore[arg-type]
     change = abs(half["efficiency"] - full["efficiency"])
-    if change > TOLERANCE:
-        raise ValueError(f"{tag}: half precision changes the efficiency by {change:.2f} points; at most {TOLERANCE}")
-    zoo.save_weights(network, target, kept, stem=tag, float16=True)
-    return f"{tag}: efficiency {full['efficiency']:.2f}, in half precision {half['efficiency']:.2f}"
+    zoo.save_weights(network, target, kept, stem=tag, float16=change <= TOLERANCE)
+    stored = "half" if change <= TOLERANCE else "single"
+    return f"{tag}: efficiency {full['efficiency']:.2f}, in half precision {half['efficiency']:.2f}; stored in {stored}"
 
 
 if __name__ == "__main__":
