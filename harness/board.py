@@ -135,6 +135,7 @@ def run_board(
     known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
     pictures: list[Picture] = []
     results: dict[str, Result] = {}
+    entries: list[Entry] = []
     for name, (_, movie) in movies.items():
         pictures += _raw_and_truth(name, movie, folder / "pictures")
     with _cells(len(sources) * (1 + len(movies))) as step:
@@ -145,9 +146,13 @@ def run_board(
                 measured = _measure(entry, plan, movies, known, records, folder / "pictures", step)
             for result in measured:
                 results[result.id] = result
-            for dataset in movies:
-                path, frame = _picture_path(folder / "pictures", dataset, entry), _frame_shown(movies[dataset][1])
-                pictures.append(Picture(dataset=dataset, model=entry.name, path=path, frame=frame))
+            entries.append(entry)
+    for entry in entries:
+        shared = sum(other.record.name == entry.record.name for other in entries) > 1
+        label = f"{entry.record.name} · {entry.record.tag}" if shared else entry.record.name  # as the tables say
+        for name, (_, movie) in movies.items():
+            path = _picture_path(folder / "pictures", name, entry)
+            pictures.append(Picture(dataset=name, model=label, path=path, frame=_frame_shown(movie)))
     for name in movies:
         _write_sheet([p for p in pictures if p.dataset == name], folder / "pictures" / f"{_file_name(name)}.png")
     everything = list(results.values())
@@ -262,7 +267,8 @@ def _measure(
     for form in entry.forms:
         if form != chosen and wanted[form] not in timed:
             keep(form, first_recipe, None)
-    step(f"{entry.source}: {len(scored)} movies scored before", len(movies) - len(missing))
+    if len(missing) < len(movies):
+        step(f"{entry.source}: {len(movies) - len(missing)} movies scored before", len(movies) - len(missing))
     for name in missing:
         recipe, movie = movies[name]
         model = entry.forms[chosen]
