@@ -61,7 +61,9 @@ class Score:
         truth = read_table(self.truth, pixel_size_nm=self.pixel_size_nm)
         result = score(truth=truth, found=found, field_nm=self.field_nm, protocol=protocol)
         figures = result.to_dict()
-        print_table([{"score": key, "value": _shown(value)} for key, value in figures.items()])
+        print_table(
+            [{"score": key, "value": _shown(value)} for key, value in figures.items() if not isinstance(value, dict)]
+        )
         if self.output is not None:
             with atomic_path(self.output) as temporary:
                 temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
