@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def onnxruntime_version() -> str:
     return gpu if gpu != "not installed" else package_version("onnxruntime")
 
 
+@cache
 def commit() -> str:
     """Commit of the checkout that this program runs from; empty for an installed one."""
     root = Path(__file__).resolve().parents[1]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from harness.io.atomic import atomic_path
+from harness.models import uses_image_statistics
 from zoo import ImageNetwork, inference_form
 
 OPSET = 18
@@ -95,8 +96,7 @@ def export_model(network: ImageNetwork, folder: Path, card: dict[str, Any]) -> d
     kept = {key: value for key, value in card.items() if key not in ("onnx_deviation",)}
     path = export_onnx(network, folder / "model.onnx", metadata={"smlm_zoo_card": json.dumps(kept)})
     deviation = max(compare(TorchRuntime(network, device="cpu", precision="float32"), OnnxRuntime(path, device="cpu")))
-    own_statistics = getattr(network.core, "statistics", "running") != "running"
-    tolerance = 1e-2 if own_statistics else 1e-4
+    tolerance = 1e-2 if uses_image_statistics(network) else 1e-4
     if deviation > tolerance:
         path.unlink()
         raise ValueError(

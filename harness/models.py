@@ -211,10 +211,14 @@ def ready(
     )
 
 
+def uses_image_statistics(network: ImageNetwork) -> bool:
+    """Whether the network's norms take their statistics from the image itself (DSIR), not from stored numbers."""
+    return getattr(network.core, "statistics", "running") != "running"
+
+
 def receptive_field(network: ImageNetwork) -> float | None:
     """In camera pixels; None when unknown or when the network uses statistics of the whole image."""
-    whole_image = getattr(network.core, "statistics", "running") != "running"
-    if whole_image or network.normalisation.mode in ("min_max", "z_score"):
+    if uses_image_statistics(network) or network.normalisation.mode in ("min_max", "z_score"):
         return None
     name = getattr(network, "model_name", None)
     spec = zoo.get_spec(name) if name in zoo.list_models() else None

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import zoo
+from harness.models import uses_image_statistics
 from zoo import ImageNetwork
 from zoo._originals import OriginalFileError, Translation, fill, read_original, translate
 
@@ -230,7 +231,7 @@ def _shipped_graph(case: Case, path: Path, translation: Translation) -> Iterator
     if conventions.normalisation == "dataset":
         mean, std = 200.0, 100.0  # of the frames below
     network.normalisation.set_statistics(mean, std)
-    own = getattr(network.core, "statistics", "running") != "running"
+    own = uses_image_statistics(network)
     tolerance = OWN_STATISTICS_TOLERANCE if own else NETWORK_TOLERANCE
     rng = np.random.default_rng(7)
     with tempfile.TemporaryDirectory() as folder:

@@ -126,10 +126,13 @@ class PairedFrames:
 
     def batch(self, number: int) -> Pair:
         """Batch `number` (from 0)."""
+        orders: dict[int, np.ndarray] = {}
         picked = []
         for position in range(number * self.batch_size, (number + 1) * self.batch_size):
             epoch, place = divmod(position, self.count)
-            picked.append(int(np.random.default_rng([self.seed, epoch]).permutation(self.count)[place]))
+            if epoch not in orders:
+                orders[epoch] = np.random.default_rng([self.seed, epoch]).permutation(self.count)
+            picked.append(int(orders[epoch][place]))
         frames, targets = zip(*(self.dataset[index] for index in picked), strict=True)
         return torch.stack(frames).to(self.device), torch.stack(targets).to(self.device)
 
