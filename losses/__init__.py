@@ -1,6 +1,7 @@
 """Losses: tensors -> number. `create_loss(name)` gives one ready to train with; `list_losses()` names them."""
 
 import difflib
+import inspect
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .emitters import decode, decode_per_frame
 from .image import (
     dl4smlm_mae,
     dl4smlm_mse,
@@ -21,7 +23,7 @@ from .image import (
     sfhbarnett,
 )
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Any], Tensor]
 
 
 def _dl4smlm_l1l2(prediction: Tensor, target: Tensor, *, lambda_: float, **options: Any) -> Tensor:
@@ -43,17 +45,23 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
     "fidstorm_l1l2": partial(l1l2, gain=2.0, l1_weight=0.01),
     "sfhbarnett": sfhbarnett,
 }
+_MAP_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "decode": partial(decode, window=9),
+    "decode_published": partial(decode, times_emitters=True),
+}
 
 
 def list_losses() -> list[str]:
     """The names that `create_loss` takes."""
-    return sorted(_LOSSES)
+    return sorted(_LOSSES | _MAP_LOSSES)
 
 
 def create_loss(name: str, *, target_scale: float = 1.0, **options: Any) -> Loss:
     """A loss `(prediction, target) -> number` with its options bound.
 
-    Presets: `deepstorm` and `fidstorm_l1l2` (the codes' factor 2 on the prediction's kernel), `dl4smlm_l1l2`,
+    For localization networks (target: `zoo.EmitterTargets`): `decode` (teaches empty frames too; components within 4
+    pixels of an emitter), `decode_published` (the program's).
+    For images, presets: `deepstorm` and `fidstorm_l1l2` (the codes' factor 2 on the prediction's kernel), `dl4smlm_l1l2`,
     `dl4smlm_mse`, `dl4smlm_mae` (need `lambda_`), `dsir`, `fidstorm`, `sfhbarnett`; `l1l2` is the paper's form.
 
     Args:
@@ -66,8 +74,10 @@ def create_loss(name: str, *, target_scale: float = 1.0, **options: Any) -> Loss
     Warns:
         UserWarning: with these options an empty image is the loss's optimum.
     """
+    if name in _MAP_LOSSES:
+        return _map_loss(name, options)
     if name not in _LOSSES:
-        near = difflib.get_close_matches(name, _LOSSES, n=1)
+        near = difflib.get_close_matches(name, list_losses(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"No loss named {name!r}.{hint} There are: {', '.join(list_losses())}.")
     function = _LOSSES[name]
@@ -84,9 +94,21 @@ def create_loss(name: str, *, target_scale: float = 1.0, **options: Any) -> Loss
     return partial(function, target_scale=target_scale, **options)
 
 
+def _map_loss(name: str, options: dict[str, Any]) -> Loss:
+    function = _MAP_LOSSES[name]
+    known = inspect.signature(function).parameters
+    for key in options:
+        if key not in known or known[key].kind is not inspect.Parameter.KEYWORD_ONLY:
+            names = ", ".join(k for k, v in known.items() if v.kind is inspect.Parameter.KEYWORD_ONLY)
+            raise ValueError(f"loss {name!r} has no option {key!r}; there are: {names}")
+    return partial(function, **options)
+
+
 __all__ = [
     "Loss",
     "create_loss",
+    "decode",
+    "decode_per_frame",
     "dl4smlm_mae",
     "dl4smlm_mse",
     "dsir",

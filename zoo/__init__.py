@@ -17,6 +17,9 @@ from ._blocks import (
     inference_form,
 )
 from ._costs import Macs, count_macs, count_parameters
+from ._detection import scores
+from ._emitter_maps import EmitterMaps, EmitterTargets
+from ._map_network import MapNetwork
 from ._outputs import SRImage
 from ._registry import (
     ModelSpec,
@@ -35,9 +38,12 @@ for _module in _iter_modules(__path__):
 
 __all__ = [
     "ConvBlock",
+    "EmitterMaps",
+    "EmitterTargets",
     "Enlarge",
     "ImageNetwork",
     "Macs",
+    "MapNetwork",
     "ModelSpec",
     "Normalisation",
     "SRImage",
@@ -55,4 +61,5 @@ __all__ = [
     "load_weights",
     "register_model",
     "save_weights",
+    "scores",
 ]

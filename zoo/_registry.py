@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import nn
 
+from ._emitter_maps import EmitterMaps
 from ._outputs import SRImage
 
 ENTRY_POINT_GROUP = "smlm_zoo.models"
@@ -53,7 +54,7 @@ class ModelSpec:
         name: what the user types.
         builder: function of keyword options that gives the module.
         output: meaning of the module's tensor.
-        frames_in: frames per input, the channels of the module.
+        frames_in: frames per input: the channels of an image network, the shortest movie of a localization network.
         size_multiple: frames' height and width must be multiples of this, camera pixels.
         loss: default loss, by name; `losses` resolves it.
         recipe: default training recipe, by name; also the tag of the default weights.
@@ -68,7 +69,7 @@ class ModelSpec:
 
     name: str
     builder: Builder
-    output: SRImage
+    output: SRImage | EmitterMaps
     frames_in: int = 1
     size_multiple: int = 1
     loss: str = "deepstorm"
@@ -90,7 +91,9 @@ _PLUGINS: dict[Path, tuple[str, ...]] = {}
 _entry_points_loaded = False
 
 
-def register_model(*, output: SRImage, name: str | None = None, **spec: Any) -> Callable[[Builder], Builder]:
+def register_model(
+    *, output: SRImage | EmitterMaps, name: str | None = None, **spec: Any
+) -> Callable[[Builder], Builder]:
     """Decorator that puts a builder into the zoo.
 
     Args:

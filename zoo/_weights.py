@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ._emitter_maps import EmitterMaps
 from ._outputs import SRImage
 from ._registry import create_model, get_spec
 
@@ -266,10 +267,11 @@ def _build(place: Traversable, stem: str, card: dict[str, Any]) -> nn.Module:
     model = create_model(card["model"], **card["options"])
     _load_into(model, place, stem, card)
     output = dict(card.get("output") or {})
-    if output and isinstance(getattr(model, "output", None), SRImage):
+    contract = type(getattr(model, "output", None))
+    if output and contract in (SRImage, EmitterMaps):
         output.pop("contract", None)
         try:
-            model.output = SRImage(**output)  # type: ignore[assignment]  # e.g. an imported file's offset
+            model.output = contract(**output)  # e.g. an imported file's offset
         except TypeError as error:
             raise ValueError(f"{_where(place, _card_name(stem))}: field 'output' does not fit: {error}") from None
     return model.eval()
