@@ -21,13 +21,13 @@ import zoo
 from harness.devices import fastest_precision, pick_device
 from harness.environment import commit, environment, onnxruntime_version, package_version
 from harness.export import export_onnx
-from harness.localization import localize
-from harness.models import ReadyModel, load_network, model_name, open_model, ready
+from harness.localization import localize, photons_of
+from harness.models import in_onnx, load_network, model_name, open_model, ready
 from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
-from harness.runtimes import OnnxRuntime
+from harness.ready import ImageModel, ReadyModel
 from harness.scoring import CHALLENGE_2D, score
 from harness.scoring.images import render
-from harness.timing import Times, time_runtimes
+from harness.timing import Times, time_models
 from harness.training import resolve_config, train
 from leaderboard import (
     Agreement,
@@ -198,7 +198,7 @@ def _open(source: str, scratch: Path, device: str) -> Entry:
     if fastest_precision(pick_device(device)) == "bfloat16":
         forms["torch bfloat16"] = ready(network, card, name=name, device=device, precision="bfloat16")
     path = export_onnx(network, scratch / "model.onnx")
-    forms["onnxruntime float32"] = replace(reference, runtime=OnnxRuntime(path, device=device), network=None)
+    forms["onnxruntime float32"] = in_onnx(reference, path, device=device)
     base, _, tag = name.partition(".")
     digest = hashlib.sha256("".join(sorted(f["sha256"] for f in card["files"])).encode()).hexdigest()
     return Entry(
@@ -247,8 +247,8 @@ def _measure(
         step(f"{entry.source}: measured before", 1 + len(movies))
         return mine
     step(f"{entry.source}: timing {len(entry.forms)} forms", 0)
-    times = time_runtimes(
-        {name: form.runtime for name, form in entry.forms.items()},
+    times = time_models(
+        entry.forms,
         size=TIMED_SIZE,
         seconds=plan.seconds_per_cell,
         least=1 if plan.seconds_per_cell <= 1 else 3,
@@ -273,8 +273,9 @@ def _measure(
         recipe, movie = movies[name]
         model = entry.forms[chosen]
         frame = _frame_shown(movie)
-        photons = torch.from_numpy(np.asarray(movie.camera.to_photons(movie.frames[frame : frame + 1]), np.float32))
-        write_png(_picture_path(pictures, name, entry), _map_picture(model.image(photons)[0, 0].numpy()))
+        read = photons_of(movie.frames, movie.camera)
+        picture = model.picture(read, len(movie), frame, pixel_size_nm=movie.camera.pixel_size_nm)
+        write_png(_picture_path(pictures, name, entry), _map_picture(picture.numpy()))
         if name not in scored:
             whole = name == compared and len(movie) <= AGREEMENT_FRAMES  # then it was localized just now
             found = found_there[chosen] if whole else localize(model, movie.frames, camera=movie.camera).localizations
@@ -291,7 +292,7 @@ def _picture_path(folder: Path, dataset: str, entry: Entry) -> Path:
 
 
 def _runtime(model: ReadyModel) -> Runtime:
-    info = model.runtime.info
+    info = model.info
     return Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads)
 
 
@@ -312,12 +313,12 @@ def _agreement(
     frames = movie.frames[:AGREEMENT_FRAMES]
     truth = movie.emitters.pick(movie.emitters.frame < len(frames))
     part = Movie(frames=frames, emitters=truth, background=movie.background[: len(frames)], camera=movie.camera)
-    photons = torch.from_numpy(part.photons())
-    maps = {form: model.image(photons) for form, model in entry.forms.items()}
+    read = photons_of(frames, part.camera)
+    maps = {form: model.raw(read, len(frames), len(frames)) for form, model in entry.forms.items()}
     reference = maps[next(iter(maps))]
     pixel = movie.camera.pixel_size_nm
     found = {
-        form: model.output.decode(maps[form], threshold=model.threshold, pixel_size_nm=pixel)
+        form: model.decode(maps[form], threshold=model.threshold, pixel_size_nm=pixel)
         for form, model in entry.forms.items()
     }
     figures = {form: _scores(part, found[form]) for form in entry.forms}
@@ -394,7 +395,7 @@ def _result(
             quantile=protocol.quantile,
             threshold=model.threshold,
             threshold_source="validation frames of the training domain",
-            precision=model.runtime.info.precision,
+            precision=model.info.precision,
             rule=protocol.rule,
         ),
         timing=Timing(
@@ -438,7 +439,7 @@ def _dataset(recipe: Recipe) -> Dataset:
 
 def _grid_floor(model: ReadyModel) -> float:
     """Lateral RMSE of a perfect map whose emitters are known to a fine pixel only, 100 nm camera pixels."""
-    return 100.0 / model.output.upsampling / 6**0.5
+    return 100.0 / model.upsampling / 6**0.5 if isinstance(model, ImageModel) else 0.0
 
 
 def _sha256(path: Path) -> str:

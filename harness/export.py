@@ -12,7 +12,9 @@ from torch import nn
 
 from harness.io.atomic import atomic_path
 from harness.models import uses_image_statistics
-from zoo import ImageNetwork, inference_form
+from harness.ready import Network, pad_to
+from harness.runtimes import OnnxMaps, OnnxRuntime, TorchMaps, TorchRuntime
+from zoo import ImageNetwork, MapNetwork, inference_form
 
 OPSET = 18
 SIZES = ((24, 40), (33, 57), (64, 64))  # camera pixels; odd and oblong on purpose
@@ -21,14 +23,16 @@ SIZES = ((24, 40), (33, 57), (64, 64))  # camera pixels; odd and oblong on purpo
 def export_onnx(
     module: nn.Module, path: Path, *, example: torch.Tensor | None = None, metadata: dict[str, str] | None = None
 ) -> Path:
-    """Write a module of one input and one output as an ONNX file with free batch, height and width.
+    """Write a module as an ONNX file with free batch, height and width; localization networks with free frames too.
 
-    The module is exported in its inference form: norms folded into convolutions, no dropout.
+    The module is exported in its inference form: norms folded into convolutions, no dropout. The file of a
+    localization network has two outputs: the maps (B, T', C, H, W), and the scores (B, T', H, W), which say where the
+    localizations are: where they reach the threshold.
 
     Args:
-        module: (N, C, H, W) -> (N, 1, sH, sW).
+        module: (N, C, H, W) -> (N, 1, sH, sW); or a `zoo.MapNetwork`.
         path: file to write; it appears whole or not at all.
-        example: an input that fits; default: two frames of 24 x 40.
+        example: an input that fits; default: two inputs of 24 x 40.
         metadata: strings to keep in the file.
 
     Returns:
@@ -36,9 +40,10 @@ def export_onnx(
     """
     import onnx
 
+    maps = isinstance(module, MapNetwork)
     if example is None:
-        example = torch.zeros(2, getattr(module, "frames_in", 1), 24, 40)
-    form = inference_form(module)
+        example = torch.zeros(2, getattr(module, "frames_in", 1) + 2 * maps, 24, 40)
+    form: nn.Module = inference_form(module)
     height, width = torch.export.Dim("height", min=1), torch.export.Dim("width", min=1)
     multiple = getattr(module, "size_multiple", 1)
     dynamic: Any = {0: torch.export.Dim("batch", min=1), 2: height, 3: width}
@@ -47,6 +52,9 @@ def export_onnx(
             multiple * torch.export.Dim("rows", min=1),
             multiple * torch.export.Dim("columns", min=1),
         )
+    if isinstance(form, MapNetwork):
+        dynamic[1] = torch.export.Dim("frames", min=form.frames_in)
+        form = _WithScores(form)
     _quiet()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -57,7 +65,7 @@ def export_onnx(
             opset_version=OPSET,
             dynamic_shapes=(dynamic,),
             input_names=["frames"],
-            output_names=["image"],
+            output_names=["maps", "scores"] if maps else ["image"],
             verbose=False,
         )
     assert program is not None
@@ -72,7 +80,21 @@ def export_onnx(
     return path
 
 
-def export_model(network: ImageNetwork, folder: Path, card: dict[str, Any]) -> dict[str, Any]:
+class _WithScores(nn.Module):
+    """Maps and the scores of their pixels, both from one graph."""
+
+    def __init__(self, network: MapNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps = self.network(frames)
+        output = self.network.output
+        scored = output.scores(maps.flatten(0, 1), threshold=output.candidate)
+        return maps, scored.unflatten(0, maps.shape[:2])
+
+
+def export_model(network: Network, folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     """Write `model.onnx` and `card.json` for a network, and prove that both programs agree.
 
     Compared on noise frames of `SIZES` and batches of 1 and 5. The largest deviation, as a share of the largest output,
@@ -90,12 +112,10 @@ def export_model(network: ImageNetwork, folder: Path, card: dict[str, Any]) -> d
         ValueError: the two programs differ by more than 1e-4 of the largest output (1e-2 for networks that normalise by
             the image's own statistics, where float32 itself is uncertain).
     """
-    from harness.runtimes import OnnxRuntime, TorchRuntime
-
     folder.mkdir(parents=True, exist_ok=True)
     kept = {key: value for key, value in card.items() if key not in ("onnx_deviation",)}
     path = export_onnx(network, folder / "model.onnx", metadata={"smlm_zoo_card": json.dumps(kept)})
-    deviation = max(compare(TorchRuntime(network, device="cpu", precision="float32"), OnnxRuntime(path, device="cpu")))
+    deviation = max(compare(*_pair(network, path), frames_in=0 if isinstance(network, ImageNetwork) else 4))
     tolerance = 1e-2 if uses_image_statistics(network) else 1e-4
     if deviation > tolerance:
         path.unlink()
@@ -110,13 +130,27 @@ def export_model(network: ImageNetwork, folder: Path, card: dict[str, Any]) -> d
     return full
 
 
-def compare(first: Any, second: Any) -> list[float]:
-    """Largest deviation between two runtimes as a share of the first's largest output, for every size and batch."""
+def _pair(network: Network, path: Path) -> tuple[Any, Any]:
+    """The network in PyTorch and in ONNX Runtime."""
+    if isinstance(network, MapNetwork):
+        return TorchMaps(network, device="cpu", precision="float32"), OnnxMaps(path, device="cpu")
+    return TorchRuntime(network, device="cpu", precision="float32"), OnnxRuntime(path, device="cpu")
+
+
+def compare(first: Any, second: Any, *, frames_in: int = 0) -> list[float]:
+    """Largest deviation between two runtimes as a share of the first's largest output, for every size and batch.
+
+    Args:
+        frames_in: for localization networks: frames beyond those that get maps; 0 for image networks.
+    """
     rng = np.random.default_rng(7)
     deviations = []
     for height, width in SIZES:
         for batch in (1, 5):
-            frames = torch.from_numpy(rng.gamma(4.0, 50.0, (batch, 1, height, width)).astype(np.float32))
+            shape = (frames_in + batch, height, width) if frames_in else (batch, 1, height, width)
+            frames = torch.from_numpy(rng.gamma(4.0, 50.0, shape).astype(np.float32))
+            if frames_in:
+                frames = pad_to(frames, 8)
             expected, found = first(frames), second(frames)
             scale = expected.abs().max().clamp(min=1e-12)
             deviations.append(((found - expected).abs().max() / scale).item())

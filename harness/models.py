@@ -1,124 +1,41 @@
-"""A model ready to work: its runtime, the meaning of its output, and its card, wherever it came from."""
+"""Open a model: shipped weights, a folder, or an ONNX file, with its card and the meaning of its output."""
 
 import difflib
 import json
-import math
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 import zoo
-from harness.runtimes import OnnxRuntime, Runtime, TorchRuntime
-from zoo import ImageNetwork, SRImage
-
-TILE = 96  # camera pixels; larger frames are cut, so that memory stays bounded
-PIXELS_AT_ONCE = 4 * 64 * 64  # camera pixels in one batch
-SUPPORT = 3  # camera pixels beyond the receptive field that enlarging may look at
+from harness.ready import ImageModel, MapModel, Network, ReadyModel
+from harness.runtimes import OnnxMaps, OnnxRuntime, TorchMaps, TorchRuntime
+from zoo import EmitterMaps, ImageNetwork, MapNetwork, SRImage
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadyModel:
-    """A model that turns photon frames into an image, and the image into localizations.
-
-    Args:
-        name: for people, e.g. `deep_storm.epfl-2d`.
-        runtime: what computes.
-        output: meaning of the image.
-        card: what is known of the weights.
-        size_multiple: frames are padded to multiples of this, and the image cropped back.
-        frames_in: frames that the network takes at a time.
-        receptive_field_px: in camera pixels; None where unknown or where statistics of the whole image enter, and then
-            frames are never cut into tiles.
-        network: the module, where there is one.
-    """
-
-    name: str
-    runtime: Runtime
-    output: SRImage
-    card: dict[str, Any]
-    size_multiple: int = 1
-    frames_in: int = 1
-    receptive_field_px: float | None = None
-    network: ImageNetwork | None = None
-
-    @property
-    def threshold(self) -> float:
-        """Threshold found on validation data.
-
-        Raises:
-            ValueError: the card has none.
-        """
-        value = self.card.get("threshold")
-        if value is None:
-            raise ValueError(f"the card of {self.name} holds no threshold; give one, e.g. --threshold 0.2")
-        return float(value)
-
-    def image(self, frames: Tensor) -> Tensor:
-        """(N, H, W) photons -> (N, 1, sH, sW); any size, in tiles where frames are large.
-
-        Raises:
-            ValueError: wrong shape.
-        """
-        if frames.ndim != 3:
-            raise ValueError(f"frames are {tuple(frames.shape)}; (number, height, width) is needed")
-        count, height, width = frames.shape
-        if self.receptive_field_px is None or max(height, width) <= TILE:
-            return self._batched(frames)
-        multiple = self.size_multiple
-        halo = math.ceil((self.receptive_field_px / 2 + SUPPORT) / multiple) * multiple
-        step = max(multiple, (TILE - 2 * halo) // multiple * multiple)
-        s = self.output.upsampling
-        whole = torch.empty(self.output.shape(count, height, width))
-        for top in range(0, height, step):
-            for left in range(0, width, step):
-                first_row, first_column = max(0, top - halo), max(0, left - halo)
-                part = frames[:, first_row : top + step + halo, first_column : left + step + halo]
-                image = self._batched(part)
-                rows, columns = min(step, height - top), min(step, width - left)
-                y, x = s * (top - first_row), s * (left - first_column)
-                whole[..., s * top : s * (top + rows), s * left : s * (left + columns)] = image[
-                    ..., y : y + s * rows, x : x + s * columns
-                ]
-        return whole
-
-    def _batched(self, frames: Tensor) -> Tensor:
-        height, width = frames.shape[1:]
-        multiple = self.size_multiple
-        extra_rows, extra_columns = -height % multiple, -width % multiple
-        per_batch = max(1, PIXELS_AT_ONCE // (height * width))
-        parts = []
-        for part in frames[:, None].split(per_batch):
-            if extra_rows or extra_columns:
-                part = torch.nn.functional.pad(part, (0, extra_columns, 0, extra_rows), mode="replicate")
-            parts.append(self.runtime(part))
-        s = self.output.upsampling
-        return torch.cat(parts)[..., : s * height, : s * width]
-
-
-def create_network(name: str, **options: Any) -> ImageNetwork:
+def create_network(name: str, **options: Any) -> Network:
     """A new network of the zoo, or of a plugin.
 
     Raises:
-        ValueError: what a plugin built is no `zoo.ImageNetwork`, so that nothing is known of its output.
+        ValueError: what a plugin built is neither `zoo.ImageNetwork` nor `zoo.MapNetwork`, so that nothing is known of
+            its output.
     """
-    return _image_network(zoo.create_model(name, **options), name)
+    return _known_network(zoo.create_model(name, **options), name)
 
 
-def _image_network(network: nn.Module, name: str) -> ImageNetwork:
-    if not isinstance(network, ImageNetwork):
+def _known_network(network: nn.Module, name: str) -> Network:
+    if not isinstance(network, ImageNetwork | MapNetwork):
         raise ValueError(
-            f"model {name!r} built a {type(network).__name__}; its builder must return a zoo.ImageNetwork, which says "
-            "what the output means"
+            f"model {name!r} built a {type(network).__name__}; its builder must return a zoo.ImageNetwork or a "
+            "zoo.MapNetwork, which says what the output means"
         )
     return network
 
 
-def _loaded(source: str | Path) -> tuple[ImageNetwork, dict[str, Any]]:
+def _loaded(source: str | Path) -> tuple[Network, dict[str, Any]]:
     network, card = zoo.load_model(source)
-    return _image_network(network, str(source)), dict(card)
+    return _known_network(network, str(source)), dict(card)
 
 
 def open_model(
@@ -164,7 +81,7 @@ def model_name(source: str | Path, card: dict[str, Any]) -> str:
     return str(source)
 
 
-def load_network(source: str | Path) -> tuple[ImageNetwork, dict[str, Any]]:
+def load_network(source: str | Path) -> tuple[Network, dict[str, Any]]:
     """The module and card of a shipped model or a folder.
 
     Raises:
@@ -196,10 +113,23 @@ def load_network(source: str | Path) -> tuple[ImageNetwork, dict[str, Any]]:
 
 
 def ready(
-    network: ImageNetwork, card: dict[str, Any], *, name: str, device: str = "auto", precision: str = "auto"
+    network: Network, card: dict[str, Any], *, name: str, device: str = "auto", precision: str = "auto"
 ) -> ReadyModel:
     """A module in torch, ready."""
-    return ReadyModel(
+    if isinstance(network, MapNetwork):
+        return MapModel(
+            name=name,
+            runtime=TorchMaps(network, device=device, precision=precision),
+            output=network.output,
+            card=card,
+            size_multiple=network.size_multiple,
+            frames_before=network.frames_before,
+            frames_after=network.frames_after,
+            context=network.context,
+            receptive_field_px=receptive_field(network),
+            network=network,
+        )
+    return ImageModel(
         name=name,
         runtime=TorchRuntime(network, device=device, precision=precision),
         output=network.output,
@@ -211,12 +141,22 @@ def ready(
     )
 
 
-def uses_image_statistics(network: ImageNetwork) -> bool:
-    """Whether the network's norms take their statistics from the image itself (DSIR), not from stored numbers."""
+def in_onnx(model: ReadyModel, path: Path, *, device: str = "auto") -> ReadyModel:
+    """A model of torch, run from the file that it was exported to."""
+    if isinstance(model, MapModel):
+        return replace(model, runtime=OnnxMaps(path, device=device), network=None)
+    assert isinstance(model, ImageModel)
+    return replace(model, runtime=OnnxRuntime(path, device=device), network=None)
+
+
+def uses_image_statistics(network: Network) -> bool:
+    """Whether norms take their statistics from the frames themselves (DSIR, attention U-Net)."""
+    if isinstance(network, MapNetwork):
+        return network.context is not None
     return getattr(network.core, "statistics", "running") != "running"
 
 
-def receptive_field(network: ImageNetwork) -> float | None:
+def receptive_field(network: Network) -> float | None:
     """In camera pixels; None when unknown or when the network uses statistics of the whole image."""
     if uses_image_statistics(network) or network.normalisation.mode in ("min_max", "z_score"):
         return None
@@ -225,8 +165,26 @@ def receptive_field(network: ImageNetwork) -> float | None:
     if spec is None or spec.receptive_field_px is None:
         return None
     known = [spec.receptive_field_px, *(variant.receptive_field_px for variant in spec.variants.values())]
+    if isinstance(network, MapNetwork):
+        return max(known)
     scale = 1.0 if network.enlarge.mode == "none" else 8 / network.output.upsampling
     return scale * max(known)  # the widest form: too much halo is only slower
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """What a card needs to say so that an exported file runs without this program's network."""
+    facts: dict[str, Any] = {
+        "size_multiple": network.size_multiple,
+        "frames_in": network.frames_in,
+        "receptive_field_px": receptive_field(network),
+    }
+    if isinstance(network, MapNetwork):
+        facts |= {
+            "frames_before": network.frames_before,
+            "frames_after": network.frames_after,
+            "context": network.context,
+        }
+    return facts
 
 
 def _open_onnx(path: Path, *, device: str, threads: int | None) -> ReadyModel:
@@ -243,21 +201,30 @@ def _open_onnx(path: Path, *, device: str, threads: int | None) -> ReadyModel:
         )
     settings = card.get("output")
     if not isinstance(settings, dict):
-        raise ValueError(f"the card of {path} has no 'output' with upsampling and target_scale")
+        raise ValueError(f"the card of {path} has no 'output' with upsampling and target_scale, or with channels")
+    known: dict[str, Any] = {key: value for key, value in settings.items() if key != "contract"}
+    maps = settings.get("contract") == "EmitterMaps" or "channels" in settings
     try:
-        known: dict[str, Any] = {key: value for key, value in settings.items() if key != "contract"}
-        output = SRImage(**known)
+        output = EmitterMaps(**known) if maps else SRImage(**known)
     except TypeError as error:
         raise ValueError(f"the card of {path}: output {settings} is not understood: {error}") from None
-    return ReadyModel(
-        name=f"{card.get('model', path.stem)} ({path.name})",
-        runtime=runtime,
-        output=output,
-        card=card,
-        size_multiple=int(card.get("size_multiple", 1)),
-        frames_in=int(card.get("frames_in", 1)),
-        receptive_field_px=card.get("receptive_field_px"),
-    )
+    common: dict[str, Any] = {
+        "name": f"{card.get('model', path.stem)} ({path.name})",
+        "card": card,
+        "size_multiple": int(card.get("size_multiple", 1)),
+        "receptive_field_px": card.get("receptive_field_px"),
+    }
+    if isinstance(output, EmitterMaps):
+        context = card.get("context")
+        return MapModel(
+            runtime=OnnxMaps(path, device=device, threads=threads),
+            output=output,
+            frames_before=int(card.get("frames_before", 0)),
+            frames_after=int(card.get("frames_after", 0)),
+            context=None if context is None else int(context),
+            **common,
+        )
+    return ImageModel(runtime=runtime, output=output, frames_in=int(card.get("frames_in", 1)), **common)
 
 
 def _card(text: str, path: Path) -> dict[str, Any]:

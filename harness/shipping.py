@@ -37,12 +37,11 @@ def ship(run: Path, *, folder: Path | None = None) -> str:
     config = read_config(run / "config.yaml")
     tag = f"{config.model}.{zoo.get_spec(config.model).recipe}"
     kept = {key: value for key, value in card.items() if key not in WRITTEN}
-    _, validation = open_sources(config, network.output, torch.device("cpu"))
-    loss = create_loss(
-        config.loss or zoo.get_spec(config.model).loss,
-        target_scale=network.output.target_scale,
-        **config.loss_options,
-    )
+    _, validation = open_sources(config, network, torch.device("cpu"))
+    options = dict(config.loss_options)
+    if isinstance(network.output, zoo.SRImage):
+        options["target_scale"] = network.output.target_scale
+    loss = create_loss(config.loss or zoo.get_spec(config.model).loss, **options)
     full = evaluate(network, loss, validation, device=torch.device("cpu"))
     half_network = zoo.create_model(config.model, **config.options)
     half_network.load_state_dict(

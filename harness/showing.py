@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from harness.io.movies import open_movie
-from harness.io.tables import read_table
-from harness.models import ReadyModel
+from harness.io.tables import as_localizations, read_table
+from harness.localization import photons_of
 from harness.preview import save_preview
+from harness.ready import ReadyModel, drawn
 from simulators import Camera
 
 
@@ -31,18 +29,15 @@ def show(
     with open_movie(movie) as reader:
         if not 0 <= frame < len(reader):
             raise ValueError(f"{movie} has frames 0 to {len(reader) - 1}; there is no frame {frame}")
-        photons = np.asarray(camera.to_photons(reader.read(frame, frame + 1)), dtype=np.float32)
+        read = photons_of(reader, camera)
+        photons = read(frame, frame + 1)[0]
+        prediction = model.picture(read, len(reader), frame, pixel_size_nm=camera.pixel_size_nm)
     target = None
     if truth is not None:
-        emitters = read_table(truth)
+        emitters = as_localizations(read_table(truth))
         here = emitters.pick(emitters.frame == frame)
-        target = model.output.spikes(
-            np.zeros(len(here), dtype=np.int64),
-            here.x_nm,
-            here.y_nm,
-            count=1,
-            height=photons.shape[1],
-            width=photons.shape[2],
-            pixel_size_nm=camera.pixel_size_nm,
-        )[0, 0]
-    return save_preview(output, photons[0], target=target, prediction=model.image(torch.from_numpy(photons))[0, 0])
+        height, width = photons.shape
+        target = drawn(
+            here, height=height, width=width, pixel_size_nm=camera.pixel_size_nm, upsampling=model.upsampling
+        )
+    return save_preview(output, photons, target=target, prediction=prediction)

@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from torch import nn
 import zoo
 from harness.devices import pick_device, place, synchronise
 from harness.export import export_onnx
-from harness.models import ReadyModel, create_network, load_network, open_model, ready
-from harness.runtimes import OnnxRuntime, Runtime
+from harness.models import create_network, in_onnx, load_network, open_model, ready
+from harness.ready import Network, ReadyModel
 from losses import create_loss
 from zoo import ImageNetwork
 
@@ -67,25 +66,23 @@ def interleaved(
             return {name: Times(seconds=tuple(values)) for name, values in taken.items()}
 
 
-def fixed_batch(batch: int, size: int, frames_in: int = 1) -> torch.Tensor:
-    """The frames that every form of every model is timed on, (batch, frames_in, size, size) photons."""
+def fixed_batch(batch: int, size: int) -> torch.Tensor:
+    """The frames that every form of every model is timed on, (batch, size, size) photons."""
     rng = np.random.default_rng(2016)
-    return torch.from_numpy(rng.gamma(4.0, 25.0, (batch, frames_in, size, size)).astype(np.float32))
+    return torch.from_numpy(rng.gamma(4.0, 25.0, (batch, size, size)).astype(np.float32))
 
 
-def time_runtimes(
-    runtimes: dict[str, Runtime],
-    *,
-    batch: int = 1,
-    size: int = 64,
-    seconds: float = 5.0,
-    least: int = 3,
-    frames_in: int = 1,
+def time_models(
+    models: Mapping[str, ReadyModel], *, batch: int = 1, size: int = 64, seconds: float = 5.0, least: int = 3
 ) -> dict[str, Times]:
-    """Time forms of one network on the fixed batch, interleaved."""
-    frames = fixed_batch(batch, size, frames_in)
-    calls = {name: partial(runtime, frames) for name, runtime in runtimes.items()}
-    return interleaved(calls, seconds=seconds, least=least)
+    """Time forms of one network on the fixed batch, interleaved; seconds per frame.
+
+    A localization network is timed in the middle of a movie: what its neighbours left behind is there already.
+    """
+    frames = fixed_batch(batch, size)
+    calls = {name: model.repeatable(frames) for name, model in models.items()}
+    times = interleaved({name: call for name, (call, _) in calls.items()}, seconds=seconds, least=least)
+    return {name: Times(seconds=tuple(taken / calls[name][1] for taken in times[name].seconds)) for name in times}
 
 
 def time_forms(
@@ -99,19 +96,18 @@ def time_forms(
     """
     with tempfile.TemporaryDirectory() as folder:
         forms = _forms(source, Path(folder), device)
-        runtimes = {name: form.runtime for name, form in forms.items()}
-        times = time_runtimes(runtimes, batch=batch, size=size, seconds=seconds)
+        times = time_models(forms, batch=batch, size=size, seconds=seconds)
     reference = next(iter(times.values())).median
     return [
         {
             "model": source,
             "form": name,
-            "provider": forms[name].runtime.info.provider,
-            "threads": forms[name].runtime.info.threads,
-            "ms per frame (median)": f"{1e3 * taken.median / batch:.2f}",
-            "fastest": f"{1e3 * taken.best / batch:.2f}",
-            "slowest": f"{1e3 * taken.worst / batch:.2f}",
-            "frames/s": f"{batch / taken.median:.1f}",
+            "provider": forms[name].info.provider,
+            "threads": forms[name].info.threads,
+            "ms per frame (median)": f"{1e3 * taken.median:.2f}",
+            "fastest": f"{1e3 * taken.best:.2f}",
+            "slowest": f"{1e3 * taken.worst:.2f}",
+            "frames/s": f"{1 / taken.median:.1f}",
             "speed": f"{reference / taken.median:.2f}x",
             "repeats": len(taken.seconds),
         }
@@ -123,7 +119,7 @@ def _forms(source: str, folder: Path, device: str) -> dict[str, ReadyModel]:
     if source.endswith(".onnx"):
         return {"ONNX Runtime float32": open_model(source, device=device)}
     if source in zoo.list_models():
-        network: ImageNetwork = create_network(source).eval()
+        network: Network = create_network(source).eval()
         card: dict[str, Any] = {"output": {}}
     else:
         network, card = load_network(source)
@@ -131,15 +127,13 @@ def _forms(source: str, folder: Path, device: str) -> dict[str, ReadyModel]:
         f"torch {precision}": ready(network, card, name=source, device=device, precision=precision)
         for precision in ("float32", "bfloat16")
     }
-    runtime = OnnxRuntime(export_onnx(network, folder / "model.onnx"), device=device)
-    forms["ONNX Runtime float32"] = ReadyModel(
-        name=source, runtime=runtime, output=network.output, card=card, size_multiple=network.size_multiple
-    )
+    path = export_onnx(network, folder / "model.onnx")
+    forms["ONNX Runtime float32"] = in_onnx(forms["torch float32"], path, device=device)
     return forms
 
 
 def time_training(
-    source: str, *, batch: int = 1, size: int = 64, seconds: float = 5.0, device: str = "auto"
+    source: str, *, batch: int | None = None, size: int | None = None, seconds: float = 5.0, device: str = "auto"
 ) -> list[dict[str, Any]]:
     """Rows of a table: one training step as plain layers in float32, and as this program does it.
 
@@ -152,11 +146,16 @@ def time_training(
         raise ValueError(f"no model named {source!r} to train; the zoo has: {', '.join(zoo.list_models())}")
     where = pick_device(device)
     spec = zoo.get_spec(source)
-    frames = fixed_batch(batch, size, spec.frames_in).to(where)
+    if not isinstance(spec.output, zoo.SRImage):
+        from harness.timing_maps import time_map_training
+
+        return time_map_training(source, batch=batch or 64, size=size or 40, seconds=seconds, device=device)
+    batch, size = batch or 1, size or 64
+    frames = fixed_batch(batch, size)[:, None].to(where)
     macs = zoo.count_macs(zoo.create_model(source), size, size)
 
     def step(*, published: bool, channels_last: bool, bfloat16: bool) -> Callable[[], None]:
-        network = create_network(source)
+        network = image_network(source)
         if published:
             plain_upsampling(network)
         network.normalisation.set_statistics(100.0, 50.0)
@@ -203,6 +202,13 @@ def time_training(
     return rows
 
 
+def image_network(name: str) -> ImageNetwork:
+    """A new image network."""
+    network = create_network(name)
+    assert isinstance(network, ImageNetwork)
+    return network
+
+
 def plain_upsampling(network: nn.Module) -> None:
     """Replace the fused upsampling convolutions by upsampling and convolution, one after the other, in place."""
     for parent in list(network.modules()):
@@ -216,7 +222,7 @@ def plain_upsampling(network: nn.Module) -> None:
 
 def _bare_convolutions(source: str, frames: torch.Tensor) -> Callable[[], None]:
     """Forward and backward of every convolution of a network alone, on inputs of the shapes it sees."""
-    network = create_network(source)
+    network = image_network(source)
     plain_upsampling(network)
     network.normalisation.set_statistics(100.0, 50.0)
     network.to(frames.device)

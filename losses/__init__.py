@@ -61,8 +61,9 @@ def create_loss(name: str, *, target_scale: float = 1.0, **options: Any) -> Loss
 
     For localization networks (target: `zoo.EmitterTargets`): `decode` (teaches empty frames too; components within 4
     pixels of an emitter), `decode_published` (the program's).
-    For images, presets: `deepstorm` and `fidstorm_l1l2` (the codes' factor 2 on the prediction's kernel), `dl4smlm_l1l2`,
-    `dl4smlm_mse`, `dl4smlm_mae` (need `lambda_`), `dsir`, `fidstorm`, `sfhbarnett`; `l1l2` is the paper's form.
+    For images, presets: `deepstorm` and `fidstorm_l1l2` (the codes' factor 2 on the prediction's kernel),
+    `dl4smlm_l1l2`, `dl4smlm_mse`, `dl4smlm_mae` (need `lambda_`), `dsir`, `fidstorm`, `sfhbarnett`; `l1l2` is the
+    paper's form.
 
     Args:
         target_scale: what a lone emitter's unit spike counts, from the model's output contract.

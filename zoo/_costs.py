@@ -17,8 +17,9 @@ class Macs:
     """Multiply-accumulates of the convolutions for one input.
 
     Args:
-        published: as the published layers define the work (3x3 kernels on the fine grid).
-        done: as this program computes it.
+        published: as the published layers define the work (3x3 kernels on the fine grid; DECODE's first network once
+            for each frame of a window).
+        done: as this program computes it (what a frame shares with its neighbours in a movie, once).
     """
 
     published: int
@@ -37,7 +38,7 @@ def count_macs(model: nn.Module, height: int, width: int) -> Macs:
     def count(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         pixels = output.shape[-2] * output.shape[-1]
         published, done = _macs(module, inputs[0], pixels)
-        totals[0] += published
+        totals[0] += published * len(output)
         totals[1] += done
 
     counted = (nn.Conv2d, nn.ConvTranspose2d)

@@ -12,9 +12,9 @@ from ._emitter_maps import EmitterMaps
 
 
 class MapNetwork(nn.Module):
-    """Consecutive photon frames in, maps of emitters for the frames between: normalise, then `maps`.
+    """Consecutive photon frames in, maps of emitters for the frames between: normalise, then `core`.
 
-    A subclass gives `maps(frames)`: normalised (B, T, H, W) -> (B, T - frames_before - frames_after, C, H, W).
+    A subclass sets `core`: normalised (B, T, H, W) -> (B, T - frames_before - frames_after, C, H, W).
 
     Args:
         output: meaning of the channels.
@@ -24,6 +24,8 @@ class MapNetwork(nn.Module):
             `frames_before` and `frames_after` are all that counts.
         normalisation: mode of `Normalisation`.
     """
+
+    core: nn.Module
 
     def __init__(
         self,
@@ -55,11 +57,7 @@ class MapNetwork(nn.Module):
         """
         if not torch.compiler.is_compiling():  # sizes are free in exported and compiled graphs
             self._check(frames)
-        return self.maps(self.normalisation(frames))
-
-    def maps(self, frames: Tensor) -> Tensor:
-        """The network proper, on normalised frames."""
-        raise NotImplementedError(f"{type(self).__name__} has no maps")
+        return self.core(self.normalisation(frames))
 
     def _check(self, frames: Tensor) -> None:
         name = getattr(self, "model_name", "this network")

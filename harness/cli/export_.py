@@ -23,14 +23,13 @@ class Export:
 
     def run(self) -> int:
         from harness.export import export_model
-        from harness.models import load_network, receptive_field
+        from harness.models import describe, load_network
 
         load_plugins(self.plugin)
         network, card = load_network(self.model)
         name = re.sub(r"\W+", "-", Path(self.model).name)
         folder = self.output or Path(f"smlm-zoo-export-{name}")
-        card["size_multiple"], card["frames_in"] = network.size_multiple, network.frames_in
-        card["receptive_field_px"] = receptive_field(network)
+        card |= describe(network)
         card = export_model(network, folder, card)
         size = (folder / "model.onnx").stat().st_size / 1e6
         deviation = card["onnx_deviation"]

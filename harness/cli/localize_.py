@@ -25,7 +25,8 @@ class Localize:
     camera: CameraOptions = field(default_factory=CameraOptions)
     """How the movie was recorded."""
     threshold: float | None = None
-    """In units of a lone emitter's peak; default: found on validation data, in the model's card."""
+    """In units of a lone emitter's peak (image networks) or of probability (localization networks); default: found on
+    validation data, in the model's card."""
     runtime: Literal["torch", "onnx"] = "torch"
     """What computes."""
     device: str = "auto"
@@ -37,16 +38,18 @@ class Localize:
 
     def run(self) -> int:
         from harness.io.movies import open_movie
-        from harness.localization import localize, write_localized
+        from harness.localization import localize_to
         from harness.models import open_model
 
         load_plugins(self.plugin)
         model = open_model(self.model, runtime=self.runtime, device=self.device, precision=self.precision)
         camera = self.camera.camera(self.movie)
         folder = self.output or Path(f"smlm-zoo-localize-{self.movie.stem}")
-        with open_movie(self.movie) as reader, progress_bar("localizing", len(reader)) as done:
-            result = localize(model, reader, camera=camera, threshold=self.threshold, progress=done)
-        write_localized(result, folder, model=model, camera=camera, movie=self.movie)
-        rate = result.frames / result.seconds
-        print(f"{folder}: {len(result.localizations)} localizations in {result.frames} frames, {rate:.1f} frames/s")
+        with open_movie(self.movie) as reader:
+            frames = len(reader)
+        with progress_bar("localizing", frames) as done:
+            result, rows = localize_to(
+                model, self.movie, folder, camera=camera, threshold=self.threshold, progress=done
+            )
+        print(f"{folder}: {rows} localizations in {frames} frames, {frames / result.seconds:.1f} frames/s")
         return 0

@@ -8,8 +8,10 @@ reach the sensor. Formats read and written: our own CSV and Parquet, ThunderSTOR
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import BinaryIO, Literal, Self
 
 import numpy as np
 
@@ -17,9 +19,18 @@ from simulators.emitters import Emitters, Localizations
 
 from .atomic import atomic_path
 from .formats import challenge, native, parquet, thunderstorm
-from .formats._text import Table, TableError, TableFormat, TextFile, look
+from .formats._text import Table, TableError, TableFormat, TextFile, append_columns, look
 
-__all__ = ["FORMATS", "Table", "TableError", "as_emitters", "as_localizations", "read_table", "write_table"]
+__all__ = [
+    "FORMATS",
+    "Table",
+    "TableError",
+    "TableWriter",
+    "as_emitters",
+    "as_localizations",
+    "read_table",
+    "write_table",
+]
 
 _TEXT: dict[str, TableFormat] = {f.name: f for f in (native.FORMAT, thunderstorm.FORMAT, challenge.FORMAT)}
 _HDF5 = b"\x89HDF"
@@ -115,6 +126,46 @@ def write_table(table: Emitters | Localizations, path: str | os.PathLike[str], *
         raise TableError(f"the format {format!r} is only read; write one of {', '.join(FORMATS)}")
     with atomic_path(place) as temporary:
         writer(table, temporary)
+
+
+class TableWriter:
+    """Writes localizations block by block as our own CSV; the file appears when the `with` block ends well.
+
+    Args:
+        path: the file; an older one is replaced at the end.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.rows = 0
+        self._path = Path(path)
+        self._atomic: AbstractContextManager[Path] | None = None
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        self._atomic = atomic_path(self._path)
+        self._file = open(self._atomic.__enter__(), "wb")  # closed in __exit__
+        self._file.write((",".join(Localizations.columns()) + "\n").encode())
+        return self
+
+    def write(self, table: Localizations) -> None:
+        """Append rows; `id` counts them over the whole file."""
+        if self._file is None:
+            raise RuntimeError("use the writer in a with block: with TableWriter(path) as table: table.write(rows)")
+        numbered = table.replace(id=np.arange(self.rows, self.rows + len(table)))
+        append_columns(self._file, {name: getattr(numbered, name) for name in table.columns()})
+        self.rows += len(table)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        assert self._atomic is not None
+        self._file.close()
+        self._file = None
+        self._atomic.__exit__(kind, error, trace)
 
 
 def as_emitters(table: Emitters | Localizations) -> Emitters:

@@ -1,7 +1,8 @@
-"""Ways to run a network, all with the same call: photon frames in, image out."""
+"""Ways to run a network, all with the same call: photon frames in, image or maps out."""
 
 from .base import Runtime, RuntimeInfo
+from .maps import MapRuntime, OnnxMaps, TorchMaps
 from .onnx import OnnxRuntime
 from .torch import TorchRuntime
 
-__all__ = ["OnnxRuntime", "Runtime", "RuntimeInfo", "TorchRuntime"]
+__all__ = ["MapRuntime", "OnnxMaps", "OnnxRuntime", "Runtime", "RuntimeInfo", "TorchMaps", "TorchRuntime"]

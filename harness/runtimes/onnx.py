@@ -11,7 +11,7 @@ from .base import RuntimeInfo
 
 
 class OnnxRuntime:
-    """An ONNX file whose one input takes photon frames and whose one output is the image.
+    """An ONNX file whose one input takes photon frames and whose first output is the image, or the maps.
 
     Args:
         path: the file.
@@ -60,5 +60,6 @@ class OnnxRuntime:
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, frames: Tensor) -> Tensor:
-        (image,) = self.session.run(None, {self.input: np.ascontiguousarray(frames.numpy(), dtype=np.float32)})
-        return torch.from_numpy(image)
+        first = self.session.get_outputs()[0].name
+        (result,) = self.session.run([first], {self.input: np.ascontiguousarray(frames.numpy(), dtype=np.float32)})
+        return torch.from_numpy(result)

@@ -37,11 +37,12 @@ class TrainConfig(BaseModel):
     loss_options: dict[str, Any] = Field(default_factory=dict)
     contract: dict[str, Any] = Field(
         default_factory=dict,
-        description="changes of what the network is to give (SRImage), e.g. {kind: heatmap, heatmap_sigma: 2}",
+        description="changes of what the network is to give (SRImage, EmitterMaps), e.g. {kind: heatmap}",
     )
     min_photons: float = Field(default=100.0, ge=0, description="dimmer emitters are not asked for in the target")
     size: int = Field(default=26, ge=4, description="side of a training frame, camera pixels")
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, description="frames (localization networks: blocks of frames) a step")
+    block: int = Field(default=16, ge=1, description="consecutive frames of a block, for localization networks")
     steps: int = Field(default=2000, ge=1, description="training steps in all, over all sittings")
     minutes: float | None = Field(default=None, gt=0, description="a sitting ends after so long, cleanly")
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -49,6 +50,10 @@ class TrainConfig(BaseModel):
     warmup_steps: int = Field(default=20, ge=0)
     decay_share: float = Field(default=0.4, ge=0, le=1, description="last share of a sitting in which the rate falls")
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    average: float = Field(
+        default=0.0, ge=0, lt=1, description="keep a running mean of the weights with this memory, e.g. 0.999; 0: none"
+    )
+    restarts: int = Field(default=2, ge=0, description="how often a training that diverges early starts anew")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     validation_frames: int = Field(default=48, ge=1)
     validate_every: int = Field(default=200, ge=1, description="steps between validations")

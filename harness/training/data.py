@@ -1,7 +1,8 @@
 """Batches to train on: simulated without end, cropped from a movie with its table, or pairs from disk.
 
-Each source yields `(frames, target)`: photons (N, 1, H, W), and unit spikes (N, 1, sH, sW) or, for pairs, the images
-of the target folder.
+Each source yields `(frames, target)`. For image networks: photons (N, 1, H, W), and unit spikes (N, 1, sH, sW) or, for
+pairs, the images of the target folder. For localization networks: blocks of consecutive frames, photons (B, T, H, W),
+and the emitters of the frames that get maps.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ from harness.io.movies import MovieReader, open_movie
 from harness.io.tables import read_table
 from harness.pairs import ImageDataset
 from simulators import Batch, Emitters, Recipe, draw_frames
-from zoo import SRImage
+from simulators.windows import draw_movies
+from zoo import EmitterMaps, EmitterTargets, ImageNetwork, MapNetwork, SRImage
 
 from .config import TrainConfig
 
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, Tensor | EmitterTargets]
 
 
 def spikes_of(batch: Batch, output: SRImage, pixel_size_nm: tuple[float, float], *, min_photons: float) -> Tensor:
@@ -60,6 +62,68 @@ class SimulatedFrames:
         drawn = draw_frames(self.recipe, self.batch_size, rng, device=self.device, size=(self.size, self.size))
         target = spikes_of(drawn, self.output, self.recipe.camera.pixel_size_nm, min_photons=self.min_photons)
         return drawn.photons[:, None], target
+
+
+@dataclass
+class SimulatedMovies:
+    """Blocks of consecutive frames of a recipe, every one new; see `SimulatedFrames`.
+
+    A block of N + `before` + `after` frames trains N frames, so that what a network computes for one frame alone serves
+    its neighbours too.
+    """
+
+    recipe: Recipe
+    output: EmitterMaps
+    batch_size: int
+    block: int
+    before: int
+    after: int
+    size: int
+    min_photons: float
+    seed: int
+    device: torch.device
+
+    def batch(self, number: int) -> tuple[Tensor, EmitterTargets]:
+        """Batch `number` (from 0)."""
+        frames, target, _ = self.drawn(np.random.default_rng([self.seed, number]))
+        return frames, target
+
+    def drawn(self, rng: np.random.Generator) -> tuple[Tensor, EmitterTargets, Batch]:
+        """A batch, and all that was drawn for it."""
+        length = self.block + self.before + self.after
+        size = (self.size, self.size)
+        drawn = draw_movies(self.recipe, self.batch_size, length, rng, device=self.device, size=size)
+        movie, step = drawn.frame // length, drawn.frame % length - self.before
+        asked = (step >= 0) & (step < self.block)
+        rows = _Rows(
+            frame=(movie * self.block + step)[asked],
+            x_nm=drawn.x_nm[asked],
+            y_nm=drawn.y_nm[asked],
+            z_nm=drawn.z_nm[asked],
+            photons=drawn.emitter_photons[asked],
+        )
+        light = drawn.background.view(self.batch_size, length, *drawn.background.shape[1:])
+        target = self.output.encode(
+            rows,
+            count=self.batch_size * self.block,
+            height=self.size,
+            width=self.size,
+            pixel_size_nm=self.recipe.camera.pixel_size_nm,
+            background=light[:, self.before : self.before + self.block].flatten(0, 1),
+            min_photons=self.min_photons,
+        )
+        return drawn.photons.view(self.batch_size, length, *size), target, drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Columns that `encode` asks for."""
+
+    frame: Tensor
+    x_nm: Tensor
+    y_nm: Tensor
+    z_nm: Tensor
+    photons: Tensor
 
 
 @dataclass
@@ -137,7 +201,7 @@ class PairedFrames:
         return torch.stack(frames).to(self.device), torch.stack(targets).to(self.device)
 
 
-Source = SimulatedFrames | MovieFrames | PairedFrames
+Source = SimulatedFrames | SimulatedMovies | MovieFrames | PairedFrames
 
 
 class Endless(torch.utils.data.IterableDataset[Pair]):
@@ -155,20 +219,29 @@ class Endless(torch.utils.data.IterableDataset[Pair]):
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """Frames that are never trained on, with what is to be found in them."""
+    """Frames that are never trained on, with what is to be found in them.
+
+    For localization networks `frames` are blocks (B, T, H, W), and `emitters` count the frames that get maps, block
+    after block.
+    """
 
     frames: Tensor
-    target: Tensor
+    target: Tensor | EmitterTargets
     emitters: Emitters | None
     pixel_size_nm: tuple[float, float]
 
 
-def open_sources(config: TrainConfig, output: SRImage, device: torch.device) -> tuple[Source, Validation]:
+def open_sources(
+    config: TrainConfig, network: ImageNetwork | MapNetwork, device: torch.device
+) -> tuple[Source, Validation]:
     """Training batches and validation frames of a configuration.
 
     Raises:
         ValueError: a file is missing or does not fit; says which.
     """
+    if isinstance(network, MapNetwork):
+        return _map_sources(config, network, device)
+    output = network.output
     if config.source == "pairs":
         assert config.inputs is not None
         assert config.targets is not None
@@ -203,6 +276,45 @@ def open_sources(config: TrainConfig, output: SRImage, device: torch.device) -> 
         pixel_size_nm=pixel,
     )
     return source, validation
+
+
+def _map_sources(config: TrainConfig, network: MapNetwork, device: torch.device) -> tuple[Source, Validation]:
+    if config.source != "recipe":
+        raise ValueError(
+            f"{config.model} learns from simulated movies: photons, positions and background of every molecule; give a "
+            "recipe that is like your movie, not a movie or pairs"
+        )
+    recipe = config.simulation()
+
+    def movies(batch_size: int, size: int, where: torch.device) -> SimulatedMovies:
+        return SimulatedMovies(
+            recipe=recipe,
+            output=network.output,
+            batch_size=batch_size,
+            block=config.block,
+            before=network.frames_before,
+            after=network.frames_after,
+            size=size,
+            min_photons=config.min_photons,
+            seed=config.seed,
+            device=where,
+        )
+
+    held = movies(max(1, config.validation_frames // config.block), config.size, torch.device("cpu"))
+    frames, target, drawn = held.drawn(np.random.default_rng([config.seed, 2**31]))
+    pixel = recipe.camera.pixel_size_nm
+    emitters = drawn.emitters()
+    length = frames.shape[1]
+    step = emitters.frame % length - held.before
+    emitters = emitters.replace(frame=np.maximum(emitters.frame // length * held.block + step, 0))
+    emitters = emitters.pick((step >= 0) & (step < held.block))
+    validation = Validation(
+        frames=frames,
+        target=target,
+        emitters=_inside(emitters, (config.size * pixel[0], config.size * pixel[1])),
+        pixel_size_nm=pixel,
+    )
+    return movies(config.batch_size, config.size, device), validation
 
 
 def _inside(emitters: Emitters, field_nm: tuple[float, float]) -> Emitters:

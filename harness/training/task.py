@@ -3,17 +3,21 @@
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
+from harness.io.tables import as_localizations
 from harness.preview import save_preview
+from harness.ready import drawn
 from harness.scoring import CHALLENGE_2D, choose_threshold, score
 from losses import Loss
-from zoo import ImageNetwork
+from simulators import Localizations
+from zoo import EmitterMaps, EmitterTargets, ImageNetwork, MapNetwork
 
 from .config import TrainConfig
 from .data import Pair, Validation
@@ -21,16 +25,25 @@ from .data import Pair, Validation
 LOWEST_THRESHOLD = 0.01  # of a lone emitter's value: below it, a map is noise
 
 
-class ImageTask(lightning.LightningModule):
-    """Frames in, image out, one loss; the network inside stays an ordinary module.
+class Diverged(FloatingPointError):
+    """The loss is no number any more."""
+
+
+class Task(lightning.LightningModule):
+    """Frames in, image or maps out, one loss; the network inside stays an ordinary module.
 
     The learning rate warms up, stays, and falls over the last `decay_share` of this sitting, whichever end comes first:
     the last step, or the minutes given. So a training done in pieces leaves usable weights after each.
     """
 
-    def __init__(self, network: ImageNetwork, loss: Loss, config: TrainConfig, *, minutes: float | None) -> None:
+    def __init__(
+        self, network: ImageNetwork | MapNetwork, loss: Loss, config: TrainConfig, *, minutes: float | None
+    ) -> None:
         super().__init__()
         self.network, self.loss, self.config, self.minutes = network, loss, config, minutes
+        self.averaged: AveragedModel | None = None
+        if config.average:
+            self.averaged = AveragedModel(network, multi_avg_fn=_running_mean(config.average), use_buffers=True)
         self.frames_seen = 0
         self.seconds_before = 0.0
         self.started: float | None = None
@@ -40,21 +53,34 @@ class ImageTask(lightning.LightningModule):
         """Training time over all sittings."""
         return self.seconds_before + (time.monotonic() - self.started if self.started is not None else 0.0)
 
+    @property
+    def best_network(self) -> ImageNetwork | MapNetwork:
+        """The network that is validated and kept: the averaged one where there is one."""
+        return self.network if self.averaged is None else cast(MapNetwork, self.averaged.module)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
+
     def on_fit_start(self) -> None:
         self.started, self.first_step = time.monotonic(), self.global_step
 
     def training_step(self, batch: Pair, index: int) -> Tensor:
         frames, target = batch
-        self.frames_seen += len(frames)
+        self.frames_seen += target.count if isinstance(target, EmitterTargets) else len(frames)
         loss = self.loss(self.network(frames.contiguous(memory_format=torch.channels_last)).float(), target)
         if not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise Diverged(
                 f"the loss is {loss.item()} at step {self.global_step}; lower the learning rate (now "
                 f"{self.config.learning_rate:g}) and go on with --resume from the last checkpoint"
             )
         self.log("loss", loss)
         self.log("frames", float(self.frames_seen))
         return loss
+
+    def transfer_batch_to_device(self, batch: Pair, device: torch.device, dataloader_idx: int) -> Pair:
+        """Nothing to do: sources make their batches on the device."""
+        return batch
 
     def progress(self) -> float:
         """Share of this sitting that is done, 0 ... 1."""
@@ -112,23 +138,19 @@ class Validate(Callback):
         if trainer.global_step % self.every == 0:
             self.run(pl_module, trainer)
 
-    def run(self, task: ImageTask, trainer: Any = None) -> None:
+    def run(self, task: Task, trainer: Any = None) -> None:
         """Validate now, unless this step was validated already."""
         if task.global_step == self.last_step:
             return
         self.last_step = task.global_step
-        found = evaluate(task.network, task.loss, self.validation, device=task.device)
+        network = task.best_network
+        found = evaluate(network, task.loss, self.validation, device=task.device)
         figure = found.get("efficiency", -found["validation_loss"])
         if figure > self.best:
             self.best, self.threshold = figure, found.get("threshold")
-            self.weights = {k: v.detach().cpu().clone() for k, v in task.network.state_dict().items()}
+            self.weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
             self.scores = {**found, "step": float(task.global_step)}
-        save_preview(
-            self.folder / "preview.png",
-            self.validation.frames[0, 0],
-            target=self.validation.target[0, 0],
-            prediction=predict(task.network, self.validation.frames[:1], task.device)[0, 0],
-        )
+        save_preview(self.folder / "preview.png", **_first_frame(network, self.validation, self.threshold, task.device))
         if trainer is not None:
             for logger in trainer.loggers:
                 logger.log_metrics({**found, "seconds": task.seconds(), "frames": task.frames_seen}, task.global_step)
@@ -172,8 +194,22 @@ class ShowProgress(Callback):
         self.bar.stop()
 
 
-def predict(network: ImageNetwork, frames: Tensor, device: torch.device) -> Tensor:
-    """Images of frames (N, 1, H, W) in eval mode, a few at a time; buffers and mode stay as they were."""
+def _running_mean(memory: float) -> Any:
+    """The weights' running mean, faster at the start: the plain mean until it holds 1 / (1 - memory) steps."""
+
+    def update(mean: list[Tensor], now: list[Tensor], steps: Tensor | int) -> None:
+        share = max(1 - memory, 1 / (float(steps) + 1))
+        for old, new in zip(mean, now, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, share)
+            else:
+                old.copy_(new)
+
+    return torch.no_grad()(update)
+
+
+def predict(network: ImageNetwork | MapNetwork, frames: Tensor, device: torch.device) -> Tensor:
+    """Images, or maps (N, C, H, W), of frames in eval mode, a few at a time; buffers and mode stay as they were."""
     training = network.training
     network.eval()
     try:
@@ -184,10 +220,13 @@ def predict(network: ImageNetwork, frames: Tensor, device: torch.device) -> Tens
             ]
     finally:
         network.train(training)
-    return torch.cat(parts)
+    result = torch.cat(parts)
+    return result.flatten(0, 1) if isinstance(network, MapNetwork) else result
 
 
-def evaluate(network: ImageNetwork, loss: Loss, validation: Validation, *, device: torch.device) -> dict[str, float]:
+def evaluate(
+    network: ImageNetwork | MapNetwork, loss: Loss, validation: Validation, *, device: torch.device
+) -> dict[str, float]:
     """Loss on the validation frames and, where emitters are known, the scores at the best of twenty thresholds."""
     images = predict(network, validation.frames, device)
     found = {"validation_loss": loss(images, validation.target).item()}
@@ -195,18 +234,36 @@ def evaluate(network: ImageNetwork, loss: Loss, validation: Validation, *, devic
         return found
     height, width = validation.frames.shape[-2:]
     field = (width * validation.pixel_size_nm[0], height * validation.pixel_size_nm[1])
+    output = network.output
+    lowest, highest = (0.1, 0.95) if isinstance(output, EmitterMaps) else (LOWEST_THRESHOLD, 1.0)
+
+    def decode(level: float) -> Localizations:
+        return output.decode(images, threshold=level, pixel_size_nm=validation.pixel_size_nm)
+
     threshold, _ = choose_threshold(
-        lambda level: network.output.decode(images, threshold=level, pixel_size_nm=validation.pixel_size_nm),
-        truth=validation.emitters,
-        field_nm=field,
-        low=LOWEST_THRESHOLD,
-        high=1.0,
+        decode, truth=validation.emitters, field_nm=field, low=lowest, high=highest, protocol=CHALLENGE_2D
     )
-    result = score(
-        truth=validation.emitters,
-        found=network.output.decode(images, threshold=threshold, pixel_size_nm=validation.pixel_size_nm),
-        field_nm=field,
-        protocol=CHALLENGE_2D,
-    )
+    result = score(truth=validation.emitters, found=decode(threshold), field_nm=field, protocol=CHALLENGE_2D)
     found |= {"threshold": threshold, "efficiency": result.efficiency, "jaccard": result.jaccard}
     return found | ({"rmse_lateral_nm": result.rmse_lateral_nm} if result.tp else {})
+
+
+def _first_frame(
+    network: ImageNetwork | MapNetwork, validation: Validation, threshold: float | None, device: torch.device
+) -> dict[str, Any]:
+    """Input, target and prediction of the first validation frame, as pictures."""
+    maps = predict(network, validation.frames[:1], device)[:1]
+    if not isinstance(network, MapNetwork):
+        assert isinstance(validation.target, Tensor)
+        return {"frame": validation.frames[0, 0], "target": validation.target[0, 0], "prediction": maps[0, 0]}
+    assert validation.emitters is not None
+    height, width = validation.frames.shape[-2:]
+    pixel = validation.pixel_size_nm
+    found = network.output.decode(maps, threshold=threshold or 0.5, pixel_size_nm=pixel)
+    first = validation.emitters.pick(validation.emitters.frame == 0)
+
+    return {
+        "frame": validation.frames[0, network.frames_before],
+        "target": drawn(as_localizations(first), height=height, width=width, pixel_size_nm=pixel),
+        "prediction": drawn(found, height=height, width=width, pixel_size_nm=pixel),
+    }

@@ -14,8 +14,10 @@ import zoo
 from harness.board import Plan, run_board
 from harness.devices import fastest_precision, pick_device, pick_precision
 from harness.export import export_model, export_onnx
-from harness.localization import localize, write_localized
-from harness.models import ReadyModel, open_model
+from harness.io.tables import read_table
+from harness.localization import localize, localize_to
+from harness.models import open_model
+from harness.ready import ImageModel
 from harness.runtimes import OnnxRuntime, TorchRuntime
 from harness.timing import interleaved, time_forms, time_training
 from simulators import Camera
@@ -89,7 +91,12 @@ def test_localize_streams_whole_movies_of_odd_size(model_folder, exported, movie
     assert found.localizations.frame.max() <= 6
     onnx = localize(open_model(exported, runtime="onnx"), movie, camera=camera, threshold=0.05)
     np.testing.assert_allclose(onnx.image, found.image, rtol=1e-3, atol=1e-3 * found.image.max())
-    write_localized(found, tmp_path / "out", model=torch_model, camera=camera, movie=movie)
+    result, rows = localize_to(torch_model, movie, tmp_path / "out", camera=camera, threshold=0.05)
+    np.testing.assert_array_equal(result.image, found.image)
+    written = read_table(tmp_path / "out" / "localizations.csv")
+    assert rows == len(written) == len(found.localizations)
+    np.testing.assert_array_equal(written.x_nm, found.localizations.x_nm)
+    np.testing.assert_array_equal(written.id, np.arange(rows))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"localizations.csv", "image.tif", "image.png", "preview.png", "localize.json"}
 
@@ -105,7 +112,7 @@ def test_tiles_equal_the_whole(model_folder):
 def test_sizes_that_are_no_multiple_are_padded_and_cropped():
     torch.manual_seed(0)
     network = zoo.create_model("u_storm", upsampling=4).eval()
-    model = ReadyModel(
+    model = ImageModel(
         name="padded",
         runtime=lambda frames: network(frames),
         output=network.output,

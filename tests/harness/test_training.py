@@ -117,10 +117,10 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
 
 
 def test_learning_rate_falls_at_the_end_of_a_sitting(tmp_path):
-    from harness.training.task import ImageTask
+    from harness.training.task import Task
 
     config = make_config({**TINY, "steps": 100, "warmup_steps": 10, "decay_share": 0.5})
-    task = ImageTask(zoo.create_model("fid_storm", n_blocks=1), torch.nn.functional.mse_loss, config, minutes=None)
+    task = Task(zoo.create_model("fid_storm", n_blocks=1), torch.nn.functional.mse_loss, config, minutes=None)
     rates = []
     for step in range(100):
         type(task).global_step = property(lambda self, step=step: step)
@@ -157,7 +157,6 @@ def test_trains_on_a_movie_with_its_table(tmp_path, movie):
 
 
 def test_crops_of_a_movie_keep_emitters_on_their_spots(movie):
-    output = zoo.get_spec("fid_storm").output
     config = make_config(
         {
             **TINY,
@@ -168,7 +167,7 @@ def test_crops_of_a_movie_keep_emitters_on_their_spots(movie):
             "batch_size": 200,
         }
     )
-    source, validation = open_sources(config, output, torch.device("cpu"))
+    source, validation = open_sources(config, zoo.create_model("fid_storm"), torch.device("cpu"))
     assert isinstance(source, MovieFrames)
     assert len(validation.frames) == 2
     frames, spikes = source.batch(0)
@@ -185,8 +184,9 @@ def test_crops_of_a_movie_keep_emitters_on_their_spots(movie):
 
 def test_same_seed_same_batches():
     config = make_config(TINY)
-    output = zoo.get_spec("fid_storm").output
-    (first, _), (second, _) = (open_sources(config, output, torch.device("cpu")) for _ in range(2))
+    (first, _), (second, _) = (
+        open_sources(config, zoo.create_model("fid_storm"), torch.device("cpu")) for _ in range(2)
+    )
     assert torch.equal(first.batch(3)[0], second.batch(3)[0])
     assert not torch.equal(first.batch(3)[0], first.batch(4)[0])
 
@@ -236,4 +236,4 @@ def test_a_table_that_reaches_beyond_the_movie_is_refused(tmp_path, movie):
         {**TINY, "recipe": None, "movie": str(movie[0]), "table": str(tmp_path / "late.csv"), "pixel_size_nm": 100.0}
     )
     with pytest.raises(ValueError, match="names frame 25"):
-        open_sources(config, zoo.get_spec("fid_storm").output, torch.device("cpu"))
+        open_sources(config, zoo.create_model("fid_storm"), torch.device("cpu"))

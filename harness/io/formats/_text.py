@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -245,8 +245,13 @@ def missing(file: TextFile, wanted: Sequence[str]) -> TableError:
 
 def write_columns(path: Path, columns: dict[str, NDArray[Any]], *, quoted_header: bool = False) -> None:
     """Comma-separated text; numbers in the shortest form that reads back exactly, unknown ones as nan."""
-    arrays = {name: pa.array(values) for name, values in columns.items()}
     header = ",".join(f'"{name}"' if quoted_header else name for name in columns)
     with open(path, "wb") as file:
         file.write(header.encode() + b"\n")
-        pyarrow.csv.write_csv(pa.table(arrays), file, pyarrow.csv.WriteOptions(include_header=False))
+        append_columns(file, columns)
+
+
+def append_columns(file: BinaryIO, columns: dict[str, NDArray[Any]]) -> None:
+    """Rows as `write_columns` writes them, at the end of an open file."""
+    arrays = {name: pa.array(values) for name, values in columns.items()}
+    pyarrow.csv.write_csv(pa.table(arrays), file, pyarrow.csv.WriteOptions(include_header=False))
