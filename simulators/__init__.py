@@ -6,7 +6,7 @@ movie = simulate(load_recipe("tubes-2d-hd"), np.random.default_rng(1))
 from .camera import Camera
 from .emitters import Emitters, Localizations
 from .movie import Batch, Movie, draw_frames, simulate
-from .psf import PSF, AstigmaticPSF, GaussianPSF
+from .psf import PSF, AstigmaticPSF, GaussianPSF, Unit
 from .recipe import Recipe, list_recipes, load_recipe, parse_recipe, recipe_hash, save_recipe
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Localizations",
     "Movie",
     "Recipe",
+    "Unit",
     "draw_frames",
     "list_recipes",
     "load_recipe",

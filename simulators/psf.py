@@ -7,8 +7,8 @@ where its light falls.
 
 from __future__ import annotations
 
-from math import sqrt
-from typing import Annotated, Literal, Protocol
+from math import pi, sqrt
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import Field
@@ -19,6 +19,20 @@ from ._model import Positive, PositiveQuantity, StrictModel, highest
 _TILE = 64  # pixels; frames up to this size are one tile
 _REACH = 5.0  # standard deviations; beyond lie 3e-7 of the light
 _CHUNK = 1 << 21  # numbers in one padded product
+
+
+class Unit(NamedTuple):
+    """Images of single emitters of one photon, and their derivatives; each (n, height, width).
+
+    Args:
+        image: share of the photon in each pixel.
+        d_x: derivative by `x_nm`, per nm; likewise `d_y`, `d_z`.
+    """
+
+    image: Tensor
+    d_x: Tensor
+    d_y: Tensor
+    d_z: Tensor
 
 
 class PSF(Protocol):
@@ -48,6 +62,32 @@ class PSF(Protocol):
             pixel_size_nm: (along x, along y).
         """
 
+    def values_and_derivatives(
+        self,
+        x_nm: Tensor,
+        y_nm: Tensor,
+        z_nm: Tensor,
+        *,
+        shape: tuple[int, int],
+        pixel_size_nm: tuple[float, float],
+    ) -> Unit:
+        """Each emitter alone on a region of its own: `(image, d_x, d_y, d_z)`, what fits and bounds are made of.
+
+        With N photons and b background photons per pixel the region's expectation is mu = N image + b, so
+        dmu/dx = N d_x (likewise y, z), dmu/dN = image, dmu/db = 1.
+
+        Args:
+            x_nm: positions, nm from the outer corner of the **region's** first pixel, (n,); likewise `y_nm`.
+                They may lie outside the region.
+            z_nm: heights above focus, nm, (n,).
+            shape: (height, width) of every region, pixels.
+            pixel_size_nm: (along x, along y).
+
+        Returns:
+            `Unit`, four tensors (n, height, width) of the dtype and on the device of `x_nm`; analytic, not by
+            autograd, and differentiable themselves.
+        """
+
 
 class _Gaussian(StrictModel):
     """A Gaussian per axis, integrated over each pixel, whose widths depend on z."""
@@ -61,6 +101,10 @@ class _Gaussian(StrictModel):
             z_nm: heights above focus, nm.
             sigma_nm: width in focus, one number or one per emitter, where `sigma_nm` of the PSF is a range.
         """
+        raise NotImplementedError
+
+    def width_slopes(self, z_nm: Tensor, sigma_nm: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
+        """Derivatives by z of the standard deviations along x and y, nm per nm; arguments as in `widths`."""
         raise NotImplementedError
 
     def _in_focus(self, z_nm: Tensor, sigma_nm: Tensor | float | None) -> Tensor | float:
@@ -109,6 +153,38 @@ class _Gaussian(StrictModel):
             shape,
         )
 
+    def values_and_derivatives(
+        self,
+        x_nm: Tensor,
+        y_nm: Tensor,
+        z_nm: Tensor,
+        *,
+        shape: tuple[int, int],
+        pixel_size_nm: tuple[float, float],
+        sigma_nm: Tensor | float | None = None,
+    ) -> Unit:
+        """As `PSF.values_and_derivatives`; `sigma_nm` exchanges the width in focus, one number or one per emitter.
+
+        Example:
+            >>> where = torch.tensor([450.0], dtype=torch.float64)
+            >>> unit = GaussianPSF(sigma_nm=115).values_and_derivatives(
+            ...     where, where, 0 * where, shape=(9, 9), pixel_size_nm=(100, 100)
+            ... )
+            >>> round(unit.image.sum().item(), 3), round(unit.d_x.sum().item(), 6)
+            (1.0, 0.0)
+        """
+        wide_x, wide_y = self.widths(z_nm, sigma_nm)
+        slope_x, slope_y = self.width_slopes(z_nm, sigma_nm)
+        across, across_x, across_wide = _integrals(x_nm, wide_x, shape[1], pixel_size_nm[0])
+        down, down_y, down_wide = _integrals(y_nm, wide_y, shape[0], pixel_size_nm[1])
+        across_z, down_z = across_wide * slope_x[:, None], down_wide * slope_y[:, None]
+        return Unit(
+            image=_outer(down, across),
+            d_x=_outer(down, across_x),
+            d_y=_outer(down_y, across),
+            d_z=_outer(down_z, across) + _outer(down, across_z),
+        )
+
 
 class GaussianPSF(_Gaussian):
     """Round Gaussian, integrated over the pixel, wider out of focus: sigma * sqrt(1 + (z / defocus)^2).
@@ -129,6 +205,13 @@ class GaussianPSF(_Gaussian):
         else:
             wide = sigma * torch.sqrt(1 + (z_nm / self.defocus_nm) ** 2)
         return wide, wide
+
+    def width_slopes(self, z_nm: Tensor, sigma_nm: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
+        if self.defocus_nm is None:
+            slope = torch.zeros_like(z_nm)
+        else:
+            slope = _slope(self._in_focus(z_nm, sigma_nm), z_nm / self.defocus_nm) / self.defocus_nm
+        return slope, slope
 
     def widest_nm(self, z_nm: float) -> float:
         """The largest width up to height z, nm."""
@@ -158,9 +241,34 @@ class AstigmaticPSF(_Gaussian):
         wide_y = sigma * torch.sqrt(1 + ((z_nm + self.focal_shift_nm) / self.defocus_nm) ** 2)
         return wide_x, wide_y
 
+    def width_slopes(self, z_nm: Tensor, sigma_nm: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
+        sigma, depth = self._in_focus(z_nm, sigma_nm), self.defocus_nm
+        return (
+            _slope(sigma, (z_nm - self.focal_shift_nm) / depth) / depth,
+            _slope(sigma, (z_nm + self.focal_shift_nm) / depth) / depth,
+        )
+
     def widest_nm(self, z_nm: float) -> float:
         """The largest width up to height z, nm."""
         return highest(self.sigma_nm) * sqrt(1 + ((abs(z_nm) + abs(self.focal_shift_nm)) / self.defocus_nm) ** 2)
+
+
+def _slope(sigma: Tensor | float, u: Tensor) -> Tensor:
+    """Derivative of sigma * sqrt(1 + u^2) by u."""
+    return sigma * u / torch.sqrt(1 + u**2)
+
+
+def _outer(down: Tensor, across: Tensor) -> Tensor:
+    return down[:, :, None] * across[:, None, :]
+
+
+def _integrals(centre: Tensor, wide: Tensor, pixels: int, pixel_nm: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Share of a Gaussian's light in each pixel along one axis, its derivatives by centre and width; (n, pixels)."""
+    edges = torch.arange(pixels + 1, device=centre.device, dtype=centre.dtype) * pixel_nm
+    steps = (edges - centre[:, None]) / wide[:, None]
+    height = torch.exp(-0.5 * steps**2) / (sqrt(2 * pi) * wide[:, None])
+    share = 0.5 * torch.diff(torch.erf(steps * 0.5**0.5), dim=1)
+    return share, -torch.diff(height, dim=1), -torch.diff(steps * height, dim=1)
 
 
 AnyPSF = Annotated[GaussianPSF | AstigmaticPSF, Field(discriminator="kind")]
