@@ -10,6 +10,14 @@ from pathlib import Path
 
 from .files import SIZES, WEIGHT_SUFFIXES, Case, find_weights, read_arrays
 from .rows import Row, Status, compare, not_covered, off
+from .scoring_checks import (
+    check_emitter_tools,
+    check_matching,
+    check_optimal,
+    is_emitter_tools,
+    is_matching,
+    is_optimal,
+)
 
 Recognise = Callable[[Case], bool]
 Check = Callable[[Case], Iterable[Row]]
@@ -72,7 +80,7 @@ def iter_parity(
     used: set[Path] = set()
     for path in files:
         found = find_weights(path.stem.removesuffix("_io"), places)
-        used.update(found)
+        used.update(found, [path.with_suffix(".json")])  # figures beside arrays belong to the arrays
         yield from _check_file(path, found, sizes)
     for path in others:
         if path in used or path.suffix in (".npz", ".md", ".txt"):
@@ -197,6 +205,9 @@ register_kind("preparation", _is_preparation, _check_preparation)
 register_kind("label", _is_label, _check_label)
 register_kind("pipeline", _is_pipeline, _check_pipeline)
 register_kind("network", _is_network, _check_network)
+register_kind("matching", is_matching, check_matching)
+register_kind("optimal assignment", is_optimal, check_optimal)
+register_kind("emitter tools", is_emitter_tools, check_emitter_tools)
 
 __all__ = [
     "KINDS",

@@ -1,7 +1,8 @@
 """Pairing of found localizations with true emitters, frame by frame.
 
 Source: rules of the SMLM Challenge 2016 (Sage et al. 2019, doi:10.1038/s41592-019-0364-4): lateral tolerance,
-in 3D a cylinder with an axial tolerance as well, pairs taken greedily, nearest first.
+in 3D a cylinder with an axial tolerance as well, pairs taken greedily, nearest first. DECODE's evaluation
+(Speiser et al. 2021, doi:10.1038/s41592-021-01236-x) has a sphere as a further rule.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Matches:
     Attributes:
         truth_index: rows of the truth table, int64, each at most once.
         found_index: rows of the table of localizations, int64, each at most once.
-        distance: what was minimised, nm: lateral distance, with an axial tolerance the 3D distance.
+        distance: what was minimised, nm: lateral or 3D distance.
     """
 
     truth_index: NDArray[np.int64]
@@ -61,6 +62,8 @@ def match(
     found: Localizations,
     tolerance_nm: float,
     axial_tolerance_nm: float | None = None,
+    volume_tolerance_nm: float | None = None,
+    order_dimensions: int | None = None,
     rule: Rule = "greedy",
 ) -> Matches:
     """Pair localizations with emitters of the same frame, each used once.
@@ -69,7 +72,11 @@ def match(
         truth: the emitters, any order of rows.
         found: the localizations, any order of rows.
         tolerance_nm: largest lateral distance of a pair; the tolerance itself still is a pair.
-        axial_tolerance_nm: largest |dz|; None ignores z (2D).
+        axial_tolerance_nm: largest |dz|; None sets no limit.
+        volume_tolerance_nm: largest 3D distance; None sets no limit. A sphere alone has the same
+            tolerance_nm.
+        order_dimensions: 2 ranks pairs by lateral distance, 3 by 3D distance; None takes 3 where one of the
+            two limits above is given, else 2.
         rule: "greedy" takes the nearest pair of the frame first, ties broken by truth row, then found row;
             "optimal" makes as many pairs as possible, with the smallest sum of distances among those.
 
@@ -89,25 +96,56 @@ def match(
         raise ValueError(f"tolerance_nm is {tolerance_nm}; give a positive distance in nm, e.g. 250")
     if axial_tolerance_nm is not None and not axial_tolerance_nm > 0:
         raise ValueError(f"axial_tolerance_nm is {axial_tolerance_nm}; give a positive distance, or None for 2D")
+    if volume_tolerance_nm is not None and not volume_tolerance_nm > 0:
+        raise ValueError(f"volume_tolerance_nm is {volume_tolerance_nm}; give a positive distance, or None for 2D")
+    if order_dimensions not in (None, 2, 3):
+        raise ValueError(f"order_dimensions is {order_dimensions}; give 2 (lateral), 3 or None")
     if rule not in ("greedy", "optimal"):
         raise ValueError(f"no matching rule named {rule!r}; there are 'greedy' and 'optimal'")
-    if axial_tolerance_nm is not None:
+    solid = axial_tolerance_nm is not None or volume_tolerance_nm is not None
+    if solid or order_dimensions == 3:
         unknown = int((~np.isfinite(found.z_nm)).sum())
         if unknown:
             raise ValueError(
-                f"{unknown} of {len(found)} localizations have no z_nm; match in 2D "
-                "(axial_tolerance_nm=None) "
+                f"{unknown} of {len(found)} localizations have no z_nm; match in 2D (axial_tolerance_nm=None) "
                 "or give every localization a z"
             )
-    pairs = _allowed_pairs(truth, found, float(tolerance_nm), axial_tolerance_nm)
+    limits = _Limits(
+        lateral=float(tolerance_nm),
+        axial=axial_tolerance_nm,
+        volume=volume_tolerance_nm,
+        by_volume=order_dimensions == 3 or (order_dimensions is None and solid),
+    )
+    pairs = _allowed_pairs(truth, found, limits)
     taken = _greedy(pairs, len(truth), len(found)) if rule == "greedy" else _optimal(pairs, len(truth), len(found))
     taken = taken[np.argsort(pairs.truth[taken], kind="stable")]
     chosen = pairs.pick(taken)
     return Matches(truth_index=chosen.truth, found_index=chosen.found, distance=chosen.distance)
 
 
-def _allowed_pairs(truth: Emitters, found: Localizations, tolerance: float, axial: float | None) -> _Pairs:
-    """All pairs of equal frame within the tolerances, through a grid of cells at least one tolerance wide.
+@dataclass(frozen=True, kw_only=True)
+class _Limits:
+    lateral: float
+    axial: float | None = None
+    volume: float | None = None
+    by_volume: bool = False
+
+
+def neighbours_within(
+    of: Emitters, among: Emitters, radius_nm: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """All pairs of equal frame that are at most the radius apart laterally.
+
+    Returns:
+        Rows of `of`, rows of `among` and their distances in nm, in no particular order. A table among itself
+        gives each row with itself as well.
+    """
+    pairs = _allowed_pairs(of, among, _Limits(lateral=radius_nm))
+    return pairs.truth, pairs.found, pairs.distance
+
+
+def _allowed_pairs(truth: Emitters, found: Emitters, limits: _Limits) -> _Pairs:
+    """All pairs of equal frame within the limits, through a grid of cells at least one tolerance wide.
 
     The localizations are sorted by (frame, cell row, cell column); the neighbours of an emitter then lie in
     three runs of that order (the cell rows above, at and below it), which two binary searches each delimit.
@@ -118,7 +156,7 @@ def _allowed_pairs(truth: Emitters, found: Localizations, tolerance: float, axia
     x0, y0 = min(truth.x_nm.min(), found.x_nm.min()), min(truth.y_nm.min(), found.y_nm.min())
     width = max(truth.x_nm.max(), found.x_nm.max()) - x0
     height = max(truth.y_nm.max(), found.y_nm.max()) - y0
-    limit = tolerance + ROUNDING_NM
+    limit = limits.lateral + ROUNDING_NM
     cell = max(limit * (1 + 1e-9), width / 2**18, height / 2**18)
     columns = int(width / cell) + 4  # a free cell on either side, so that runs never reach into the next row
     rows = int(height / cell) + 4
@@ -163,10 +201,14 @@ def _allowed_pairs(truth: Emitters, found: Localizations, tolerance: float, axia
         dy = np.repeat(truth.y_nm[own], n) - by_cell.y_nm[f]
         squared = dx * dx + dy * dy
         near = squared <= limit * limit
-        if axial is not None:
+        if limits.by_volume or limits.axial is not None or limits.volume is not None:
             dz = truth.z_nm[t] - by_cell.z_nm[f]
-            near &= np.abs(dz) <= axial + ROUNDING_NM
-            squared += dz * dz
+            if limits.axial is not None:
+                near &= np.abs(dz) <= limits.axial + ROUNDING_NM
+            if limits.volume is not None:
+                near &= squared + dz * dz <= (limits.volume + ROUNDING_NM) ** 2
+            if limits.by_volume:
+                squared += dz * dz
         kept.append(_Pairs(t[near], order[f[near]], np.sqrt(squared[near])))
         first = last
     if not kept:

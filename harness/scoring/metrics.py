@@ -15,67 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from simulators.emitters import Emitters, Localizations
 
-from .matching import Matches, Rule, match
+from .assessment import Assessment, assess
+from .matching import Rule
+from .protocol import CHALLENGE_2D, CHALLENGE_3D, RULES_VERSION, Protocol
+from .wobble import wobble_settings
 
 NO_HIT_EFFICIENCY = -100.0
 """Efficiency of a result without any true positive, whose RMSE is undefined."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """Everything a score depends on besides the two tables, the field and the wobble table.
-
-    Attributes:
-        name: how tables name these settings.
-        dimensions: 2 (lateral only) or 3.
-        tolerance_nm: largest lateral distance of a pair.
-        axial_tolerance_nm: largest axial distance of a pair in 3D; None in 2D.
-        border_nm: rows nearer than this to the border of the field are dropped, on both sides, before
-            matching.
-        quantile: emitters at or below the floor of this quantile of the photons (after the border cut) are
-            neither hits nor misses; 0 counts every emitter.
-        rule: "greedy" (the challenge's) or "optimal".
-    """
-
-    name: str
-    dimensions: int
-    tolerance_nm: float
-    axial_tolerance_nm: float | None
-    border_nm: float
-    quantile: float
-    rule: Rule
-
-    def __post_init__(self) -> None:
-        if self.dimensions not in (2, 3):
-            raise ValueError(f"dimensions is {self.dimensions}; scores are 2 (lateral) or 3 dimensional")
-        if self.dimensions == 3 and self.axial_tolerance_nm is None:
-            raise ValueError("a 3D score needs axial_tolerance_nm, e.g. 500")
-        if self.dimensions == 2 and self.axial_tolerance_nm is not None:
-            raise ValueError(f"axial_tolerance_nm is {self.axial_tolerance_nm} in a 2D score; leave it None")
-        if not 0 <= self.quantile <= 1:
-            raise ValueError(f"quantile is {self.quantile}; give a share from 0 to 1, e.g. 0.25")
-        if not (math.isfinite(self.border_nm) and self.border_nm >= 0):
-            raise ValueError(f"border_nm is {self.border_nm}; give 0 or a positive distance in nm")
-
-
-CHALLENGE_2D = Protocol(
-    name="challenge-2d",
-    dimensions=2,
-    tolerance_nm=250.0,
-    axial_tolerance_nm=None,
-    border_nm=450.0,
-    quantile=0.25,
-    rule="greedy",
-)
-CHALLENGE_3D = Protocol(
-    name="challenge-3d",
-    dimensions=3,
-    tolerance_nm=250.0,
-    axial_tolerance_nm=500.0,
-    border_nm=450.0,
-    quantile=0.25,
-    rule="greedy",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +35,15 @@ class Score:
     gives None for it.
 
     Attributes:
+        wobble: rows, largest shift and hash of the wobble table; None without one.
         tp, fp, fn: hits, false alarms, misses; weak emitters and localizations paired with them are in none.
         n_truth, n_found: rows that count, tp + fn and tp + fp.
         n_weak: weak emitters inside the border; n_on_weak: localizations paired with them.
         threshold_photons: emitters at or below are weak; 0 when none is excused.
-        rmse_lateral_nm: sqrt(mean(dx^2 + dy^2)); rmse_axial_nm: sqrt(mean(dz^2)); rmse_volume_nm: of all
-            three. The last two are nan in 2D.
-        bias_x_nm, bias_y_nm, bias_z_nm: mean of found - true. mad_nm: mean |dx| + |dy| (+ |dz| in 3D).
+        rmse_x_nm, rmse_y_nm: sqrt(mean(dx^2)), sqrt(mean(dy^2)); rmse_lateral_nm: sqrt(mean(dx^2 + dy^2));
+            rmse_axial_nm: sqrt(mean(dz^2)); rmse_volume_nm: of all three. The last two are nan in 2D.
+        bias_x_nm, bias_y_nm, bias_z_nm: mean of found - true.
+        mad_lateral_nm: mean |dx| + |dy|; mad_axial_nm: mean |dz|; mad_nm: mean |dx| + |dy| (+ |dz| in 3D).
         efficiency_lateral, efficiency_axial: 100 - sqrt((100 - jaccard)^2 + (alpha RMSE)^2), alpha = 1 and
             0.5 per nm.
         efficiency: the lateral one in 2D, the mean of both in 3D. 100 at best, may be negative.
@@ -107,19 +55,23 @@ class Score:
 
     protocol: Protocol
     field_nm: tuple[float, float]
-    wobble: bool
+    wobble: dict[str, Any] | None
     tp: int
     fp: int
     fn: int
     n_weak: int
     n_on_weak: int
     threshold_photons: float
+    rmse_x_nm: float
+    rmse_y_nm: float
     rmse_lateral_nm: float
     rmse_axial_nm: float
     rmse_volume_nm: float
     bias_x_nm: float
     bias_y_nm: float
     bias_z_nm: float
+    mad_lateral_nm: float
+    mad_axial_nm: float
     mad_nm: float
     photon_correlation: float
     frame: NDArray[np.int64] = dataclasses.field(repr=False)
@@ -176,19 +128,13 @@ class Score:
             per_frame: also the lists by frame.
         """
         names = ["tp", "fp", "fn", "n_truth", "n_found", "n_weak", "n_on_weak", "threshold_photons"]
-        names += [
-            "jaccard",
-            "precision",
-            "recall",
-            "f1",
-            "rmse_lateral_nm",
-            "rmse_axial_nm",
-            "rmse_volume_nm",
-        ]
-        names += ["bias_x_nm", "bias_y_nm", "bias_z_nm", "mad_nm", "photon_correlation"]
-        names += ["efficiency_lateral", "efficiency_axial", "efficiency"]
+        names += ["jaccard", "precision", "recall", "f1"]
+        names += ["rmse_x_nm", "rmse_y_nm", "rmse_lateral_nm", "rmse_axial_nm", "rmse_volume_nm"]
+        names += ["bias_x_nm", "bias_y_nm", "bias_z_nm", "mad_lateral_nm", "mad_axial_nm", "mad_nm"]
+        names += ["photon_correlation", "efficiency_lateral", "efficiency_axial", "efficiency"]
         result: dict[str, Any] = {name: _plain(getattr(self, name)) for name in names}
         result["protocol"] = dataclasses.asdict(self.protocol)
+        result["rules_version"] = RULES_VERSION
         result["field_nm"] = list(self.field_nm)
         result["wobble"] = self.wobble
         if per_frame:
@@ -224,6 +170,7 @@ def score(
     dimensions: int | None = None,
     tolerance_nm: float | None = None,
     axial_tolerance_nm: float | None = None,
+    volume_tolerance_nm: float | None = None,
     border_nm: float | None = None,
     quantile: float | None = None,
     rule: Rule | None = None,
@@ -234,10 +181,7 @@ def score(
     The settings are those of `protocol`, by default the challenge's (`CHALLENGE_2D`, with dimensions=3
     `CHALLENGE_3D`); single ones given here replace them, and the record of the score holds what was used.
 
-    Steps: the wobble is added to the truth; rows nearer to the border than `border_nm` are dropped (a row
-    exactly on that line stays), each by its own position; all emitters are matched; then weak ones are
-    excused together with the localizations paired with them. When the weak rule would excuse every emitter
-    (all equally bright), it excuses none.
+    `harness.scoring.assess` tells the steps.
 
     Args:
         truth: emitters with photons in that frame, unless quantile is 0.
@@ -257,6 +201,7 @@ def score(
         "dimensions": dimensions,
         "tolerance_nm": tolerance_nm,
         "axial_tolerance_nm": axial_tolerance_nm,
+        "volume_tolerance_nm": volume_tolerance_nm,
         "border_nm": border_nm,
         "quantile": quantile,
         "rule": rule,
@@ -264,114 +209,20 @@ def score(
     changed = {name: value for name, value in given.items() if value is not None}
     if any(getattr(protocol, name) != value for name, value in changed.items()):
         protocol = dataclasses.replace(protocol, name=f"{protocol.name} (changed)", **changed)  # type: ignore[arg-type]
-    width, height = (float(length) for length in field_nm)
-    if not (0 < width < math.inf and 0 < height < math.inf):
-        raise ValueError(f"field_nm is {tuple(field_nm)}; give the field's width and height in nm, e.g. (6400, 6400)")
-
-    if wobble is not None:
-        truth = shift_by_wobble(truth, wobble)
-    truth = truth.pick(_inside(truth, width, height, protocol.border_nm))
-    found = found.pick(_inside(found, width, height, protocol.border_nm))
-    matches = match(
-        truth=truth,
-        found=found,
-        tolerance_nm=protocol.tolerance_nm,
-        axial_tolerance_nm=protocol.axial_tolerance_nm,
-        rule=protocol.rule,
-    )
-    threshold = weak_threshold(truth, protocol.quantile)
-    weak = truth.photons <= threshold if threshold > 0 else np.zeros(len(truth), bool)
-    return _summarise(
-        truth,
-        found,
-        matches,
-        weak,
-        protocol,
-        field_nm=(width, height),
-        wobble=wobble is not None,
-        threshold=threshold,
-    )
+    return summarise(assess(truth=truth, found=found, field_nm=field_nm, protocol=protocol, wobble=wobble))
 
 
-def weak_threshold(truth: Emitters, quantile: float) -> float:
-    """Photons at or below which an emitter is weak: the floor of the quantile (linear between order
-    statistics).
-
-    0 (nobody is weak) for quantile 0, for an empty truth, and where no emitter lies above the floor of the
-    quantile.
-
-    Raises:
-        ValueError: the quantile is not 0 and photons are missing.
-    """
-    if quantile == 0 or not len(truth):
-        return 0.0
-    unknown = int((~np.isfinite(truth.photons)).sum())
-    if unknown:
-        raise ValueError(
-            f"{unknown} of {len(truth)} emitters of the truth have no photons, which the weak-molecule rule "
-            f"(quantile {quantile}) needs; give photons or quantile=0"
-        )
-    threshold = float(np.floor(np.quantile(truth.photons, quantile)))
-    if threshold <= 0 or not (truth.photons > threshold).any():
-        return 0.0
-    return threshold
-
-
-def shift_by_wobble(truth: Emitters, wobble: ArrayLike) -> Emitters:
-    """The truth moved by the (dx, dy) of the table's row with the nearest z; of two equally near, the earlier
-    row.
-
-    Args:
-        truth: emitters with z.
-        wobble: (K, 3) rows dx, dy, z in nm.
-
-    Raises:
-        ValueError: another shape, no row, or numbers that are not finite.
-    """
-    table = np.asarray(wobble, np.float64)
-    if table.ndim != 2 or table.shape[1] != 3 or not len(table) or not np.isfinite(table).all():
-        raise ValueError(f"the wobble table has shape {table.shape}; give finite rows (dx, dy, z) in nm")
-    heights, first = np.unique(table[:, 2], return_index=True)
-    above = np.clip(np.searchsorted(heights, truth.z_nm), 1, max(len(heights) - 1, 1))
-    if len(heights) == 1:
-        row = np.zeros(len(truth), np.int64)
-    else:
-        low, high = truth.z_nm - heights[above - 1], heights[above] - truth.z_nm
-        earlier = first[above] < first[above - 1]
-        row = np.where((high < low) | ((high == low) & earlier), above, above - 1)
-    chosen = table[first[row]]
-    return truth.replace(x_nm=truth.x_nm + chosen[:, 0], y_nm=truth.y_nm + chosen[:, 1])
-
-
-def _inside(table: Emitters, width: float, height: float, border: float) -> NDArray[np.bool_]:
-    x, y = table.x_nm, table.y_nm
-    return (x >= border) & (x <= width - border) & (y >= border) & (y <= height - border)
-
-
-def _summarise(
-    truth: Emitters,
-    found: Localizations,
-    matches: Matches,
-    weak: NDArray[np.bool_],
-    protocol: Protocol,
-    *,
-    field_nm: tuple[float, float],
-    wobble: bool,
-    threshold: float,
-) -> Score:
-    hit = ~weak[matches.truth_index]
-    t, f = matches.truth_index[hit], matches.found_index[hit]
-    false_alarm = np.ones(len(found), bool)
-    false_alarm[matches.found_index] = False
-    missed = ~weak
-    missed[matches.truth_index] = False
-
+def summarise(assessment: Assessment) -> Score:
+    """The score of an assessment."""
+    truth, found, protocol = assessment.truth, assessment.found, assessment.protocol
+    t, f = assessment.hit_truth, assessment.hit_found
     axial = protocol.dimensions == 3
-    dx, dy = found.x_nm[f] - truth.x_nm[t], found.y_nm[f] - truth.y_nm[t]
-    dz = found.z_nm[f] - truth.z_nm[t] if axial else np.zeros(len(t))
+    dx, dy = assessment.error("x"), assessment.error("y")
+    dz = assessment.error("z") if axial else np.zeros(len(t))
     lateral2, axial2 = dx**2 + dy**2, dz**2
 
-    tp_frames, fp_frames, fn_frames = truth.frame[t], found.frame[false_alarm], truth.frame[missed]
+    tp_frames, fp_frames = truth.frame[t], found.frame[assessment.false_alarm]
+    fn_frames = truth.frame[assessment.missed]
     frames = np.unique(np.concatenate([tp_frames, fp_frames, fn_frames])).astype(np.int64)
 
     def by_frame(which: NDArray, weights: NDArray | None = None) -> NDArray:
@@ -379,20 +230,24 @@ def _summarise(
 
     return Score(
         protocol=protocol,
-        field_nm=field_nm,
-        wobble=wobble,
+        field_nm=assessment.field_nm,
+        wobble=wobble_settings(assessment.wobble),
         tp=len(t),
-        fp=int(false_alarm.sum()),
-        fn=int(missed.sum()),
-        n_weak=int(weak.sum()),
-        n_on_weak=int((~hit).sum()),
-        threshold_photons=threshold,
+        fp=int(assessment.false_alarm.sum()),
+        fn=int(assessment.missed.sum()),
+        n_weak=int(assessment.weak.sum()),
+        n_on_weak=int(assessment.on_weak.sum()),
+        threshold_photons=assessment.threshold_photons,
+        rmse_x_nm=_root_mean(dx**2),
+        rmse_y_nm=_root_mean(dy**2),
         rmse_lateral_nm=_root_mean(lateral2),
         rmse_axial_nm=_root_mean(axial2) if axial else math.nan,
         rmse_volume_nm=_root_mean(lateral2 + axial2) if axial else math.nan,
         bias_x_nm=_mean(dx),
         bias_y_nm=_mean(dy),
         bias_z_nm=_mean(dz) if axial else math.nan,
+        mad_lateral_nm=_mean(np.abs(dx) + np.abs(dy)),
+        mad_axial_nm=_mean(np.abs(dz)) if axial else math.nan,
         mad_nm=_mean(np.abs(dx) + np.abs(dy) + np.abs(dz)),
         photon_correlation=_pearson(truth.photons[t], found.photons[f]),
         frame=frames,

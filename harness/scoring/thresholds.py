@@ -9,7 +9,8 @@ import numpy as np
 
 from simulators.emitters import Emitters, Localizations
 
-from .metrics import CHALLENGE_2D, Protocol, score
+from .metrics import score
+from .protocol import CHALLENGE_2D, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)

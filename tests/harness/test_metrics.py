@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, Protocol, choose_threshold, score
-from harness.scoring.metrics import efficiency, shift_by_wobble, weak_threshold
+from harness.scoring.assessment import weak_threshold
+from harness.scoring.metrics import efficiency
 from simulators.emitters import Emitters, Localizations
 
 FIELD = (6000.0, 4000.0)
@@ -165,22 +166,6 @@ def test_weak_threshold_is_the_floor_of_the_quantile():
     assert weak_threshold(same, 0.25) == 0  # equally bright: nobody is weak
     with pytest.raises(ValueError, match=r"5 of 5 emitters .* have no photons"):
         weak_threshold(truth.replace(photons=[math.nan] * 5), 0.25)
-
-
-def test_wobble_moves_the_truth_to_where_spots_appear():
-    truth = Emitters(frame=[0, 0, 0], x_nm=[2000.0] * 3, y_nm=[1000.0, 2000, 3000], z_nm=[-600.0, 0, 90])
-    table = [[30.0, 0, 100], [0, -100, -600], [5, 7, 0]]
-    moved = shift_by_wobble(truth, table)
-    assert moved.x_nm.tolist() == [2000, 2005, 2030]
-    assert moved.y_nm.tolist() == [900, 2007, 3000]
-    result = score(truth=truth, found=as_found(moved), field_nm=FIELD, quantile=0, wobble=table)
-    assert result.rmse_lateral_nm == 0
-    assert result.wobble
-    assert not score(truth=truth, found=as_found(moved), field_nm=FIELD, quantile=0).wobble
-    tie = shift_by_wobble(truth.pick([1]), [[1.0, 0, 50], [2.0, 0, -50]])
-    assert tie.x_nm.tolist() == [2001]
-    with pytest.raises(ValueError, match="wobble table has shape"):
-        shift_by_wobble(truth, [[1.0, 2.0]])
 
 
 def test_impossible_settings_are_refused():

@@ -1,0 +1,42 @@
+"""What the commands on tables share: reading one of any format, writing it, files that appear whole."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from simulators import Emitters, Localizations
+
+
+def read_localizations(path: Path, *, pixel_size_nm: float | None = None) -> "Localizations":
+    """The localizations of a table, or of a folder that holds localizations.csv."""
+    from harness.io.tables import as_localizations, read_table
+
+    if path.is_dir():
+        path = path / "localizations.csv"
+    return as_localizations(read_table(path, pixel_size_nm=pixel_size_nm))
+
+
+def read_emitters(path: Path, *, pixel_size_nm: float | None = None) -> "Emitters":
+    """The truth of a table, or of a folder that holds emitters.csv."""
+    from harness.io.tables import as_emitters, read_table
+
+    if path.is_dir():
+        path = path / "emitters.csv"
+    return as_emitters(read_table(path, pixel_size_nm=pixel_size_nm))
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON; the file appears complete or not at all."""
+    from harness.io.atomic import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a file that appears complete or not at all."""
+    from harness.io.atomic import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
