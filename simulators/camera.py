@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from ._model import NotNegative, Positive, StrictModel
-from ._poisson import poisson
+from ._random import gamma, normal, poisson
 
 Frames = TypeVar("Frames", Tensor, npt.NDArray[Any])
 
@@ -160,13 +160,17 @@ class Camera(StrictModel):
     def _expose_numpy(self, photons: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
         if photons.size and not photons.min() >= 0:
             raise ValueError("photons are negative or nan somewhere; expected 0 or more in every pixel")
-        electrons = photons * np.float32(self.quantum_efficiency) + np.float32(self.spurious_charge_e)
+        electrons = photons
+        if self.quantum_efficiency != 1:
+            electrons = photons * np.float32(self.quantum_efficiency)
+        if self.spurious_charge_e:
+            electrons = electrons + np.float32(self.spurious_charge_e)
         signal = poisson(electrons, rng)
         if self.em_gain is not None:
-            signal = rng.standard_gamma(signal, dtype=np.float32)
+            signal = gamma(signal, rng)
             signal *= np.float32(self.em_gain)
         if self._reads_noisily:
-            noise = rng.standard_normal(signal.shape, dtype=np.float32)
+            noise = normal(signal.size, rng).reshape(signal.shape)
             noise *= self._read_map
             signal += noise
         if self.e_per_adu != 1:
