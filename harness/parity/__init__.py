@@ -8,6 +8,18 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from .decode_checks import (
+    check_decode_loss,
+    check_decode_network,
+    check_post_processing,
+    check_targets,
+    check_train_steps,
+    is_decode_loss,
+    is_decode_network,
+    is_post_processing,
+    is_targets,
+    is_train_steps,
+)
 from .files import SIZES, WEIGHT_SUFFIXES, Case, find_weights, read_arrays
 from .rows import Row, Status, compare, not_covered, off
 from .scoring_checks import (
@@ -81,7 +93,7 @@ def iter_parity(
     for path in files:
         found = find_weights(path.stem.removesuffix("_io"), places)
         used.update(found, [path.with_suffix(".json")])  # figures beside arrays belong to the arrays
-        yield from _check_file(path, found, sizes)
+        yield from _check_file(path, found, places, sizes)
     for path in others:
         if path in used or path.suffix in (".npz", ".md", ".txt"):
             continue
@@ -91,13 +103,15 @@ def iter_parity(
             yield not_covered(path.name, "file", "no kind of file that is compared")
 
 
-def _check_file(path: Path, weights: tuple[Path, ...], sizes: tuple[tuple[int, int], ...]) -> Iterator[Row]:
+def _check_file(
+    path: Path, weights: tuple[Path, ...], folders: tuple[Path, ...], sizes: tuple[tuple[int, int], ...]
+) -> Iterator[Row]:
     try:
         arrays = read_arrays(path)
     except ValueError as error:
         yield off(path.name, "file", str(error))
         return
-    case = Case(path=path, arrays=arrays, weights=weights, sizes=sizes)
+    case = Case(path=path, arrays=arrays, weights=weights, folders=folders, sizes=sizes)
     for recognise, check in KINDS.values():
         if recognise(case):
             try:
@@ -205,6 +219,11 @@ register_kind("preparation", _is_preparation, _check_preparation)
 register_kind("label", _is_label, _check_label)
 register_kind("pipeline", _is_pipeline, _check_pipeline)
 register_kind("network", _is_network, _check_network)
+register_kind("DECODE network", is_decode_network, check_decode_network)
+register_kind("DECODE loss", is_decode_loss, check_decode_loss)
+register_kind("DECODE training steps", is_train_steps, check_train_steps)
+register_kind("DECODE targets", is_targets, check_targets)
+register_kind("DECODE post-processing", is_post_processing, check_post_processing)
 register_kind("matching", is_matching, check_matching)
 register_kind("optimal assignment", is_optimal, check_optimal)
 register_kind("emitter tools", is_emitter_tools, check_emitter_tools)

@@ -21,12 +21,14 @@ class Case:
         arrays: its arrays by key.
         weights: weight files of the same stem (NAME.safetensors for NAME_io.npz), in order of
             `WEIGHT_SUFFIXES`.
+        folders: where weight files of other stems may lie.
         sizes: (height, width) of the frames on which the exported graph is compared, camera pixels.
     """
 
     path: Path
     arrays: Mapping[str, np.ndarray]
     weights: tuple[Path, ...]
+    folders: tuple[Path, ...] = ()
     sizes: tuple[tuple[int, int], ...] = SIZES
 
     @property
