@@ -19,7 +19,7 @@ from ._blocks import (
 from ._costs import Macs, count_macs, count_parameters
 from ._detection import scores
 from ._emitter_maps import EmitterMaps, EmitterTargets
-from ._map_network import MapNetwork
+from ._map_network import MapNetwork, SharesFeatures
 from ._outputs import SRImage
 from ._registry import (
     ModelSpec,
@@ -47,6 +47,7 @@ __all__ = [
     "ModelSpec",
     "Normalisation",
     "SRImage",
+    "SharesFeatures",
     "UpConv2d",
     "Variant",
     "count_macs",

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ._blocks import Normalisation
 from ._emitter_maps import EmitterMaps
+
+
+@runtime_checkable
+class SharesFeatures(Protocol):
+    """A core that looks at each frame alone first, so that in a movie this serves the neighbours too."""
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Normalised frames (N, H, W) -> what is kept of each, (N, ...)."""
+        ...
+
+    def combine_consecutive(self, features: Tensor) -> Tensor:
+        """What is kept of consecutive frames, (T, ...) -> maps of those with neighbours, (T', C, H, W)."""
+        ...
 
 
 class MapNetwork(nn.Module):

@@ -105,12 +105,28 @@ class Head(nn.Module):
         return self.out_conv(self.core(x))
 
 
+def activated(raw: Tensor, means: int) -> Tensor:
+    """Final functions of the channels p, photons, positions, `means` sigmas and, where it is there, background.
+
+    Sigmoid for p (its argument cut at +-8), photons and background; tanh for positions; 3 sigmoid + 0.001 for sigmas.
+    """
+    p, photons, rest, sigma, light = raw.split([1, 1, means - 1, means, raw.shape[1] - 1 - 2 * means], dim=1)
+    parts = [
+        torch.sigmoid(p.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)),
+        torch.sigmoid(photons),
+        torch.tanh(rest),
+        3 * torch.sigmoid(sigma) + SIGMA_FLOOR,
+        torch.sigmoid(light),
+    ]
+    return torch.cat(parts, dim=1)
+
+
 class DecodeCore(nn.Module):
     """Both U-Nets and the heads, on scaled frames; see `decode` for the options."""
 
     def __init__(self, *, frames: int, means: int, background: bool, width: int, **shape: Any):
         super().__init__()
-        self.frames = frames
+        self.frames, self.means = frames, means
         self.frame_net = UNet(1, width=width, **shape)
         self.context_net = UNet(frames * width, width=width, **shape)
         heads = [Head(width, channels) for channels in (1, means, means, *([1] if background else []))]
@@ -133,16 +149,7 @@ class DecodeCore(nn.Module):
 
     def heads_of(self, x: Tensor) -> Tensor:
         """What the second U-Net gives, (N, width, H, W) -> maps (N, C, H, W)."""
-        p, mean, sigma, *light = (head(x) for head in self.heads)
-        photons, rest = mean[:, :1], mean[:, 1:]
-        parts = [
-            torch.sigmoid(p.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)),
-            torch.sigmoid(photons),
-            torch.tanh(rest),
-            3 * torch.sigmoid(sigma) + SIGMA_FLOOR,
-            *(torch.sigmoid(b) for b in light),
-        ]
-        return torch.cat(parts, dim=1)
+        return activated(torch.cat([head(x) for head in self.heads], dim=1), self.means)
 
     def combine_consecutive(self, features: Tensor) -> Tensor:
         """Features of consecutive frames, (T, width, H, W) -> maps of all frames with neighbours, (T', C, H, W)."""

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.devices import pick_device, pick_precision, place, synchronise
-from zoo import MapNetwork, inference_form
-from zoo.decode import Decode
+from zoo import MapNetwork, SharesFeatures, inference_form
 
 from .base import RuntimeInfo
 from .onnx import OnnxRuntime
@@ -74,13 +73,13 @@ class TorchMaps:
         return self._run(lambda x: self.network(x[None])[0], frames)
 
     def stream(self, *, before: int, after: int) -> Callable[[Tensor], Tensor]:
-        network = self.network
-        if not isinstance(network, Decode) or not before + after:
+        network, core = self.network, self.network.core
+        if not isinstance(core, SharesFeatures) or not before + after:
             return _Neighbours(self, before + after)
-        combine = _Neighbours(lambda features: self._run(network.core.combine_consecutive, features), before + after)
+        combine = _Neighbours(lambda features: self._run(core.combine_consecutive, features), before + after)
 
         def step(frames: Tensor) -> Tensor:
-            features = self._run(lambda x: network.core.features(network.normalisation(x)), frames, keep=True)
+            features = self._run(lambda x: core.features(network.normalisation(x)), frames, keep=True)
             return combine(features)
 
         return step

@@ -1,16 +1,13 @@
 """Localization networks against what their entries promise."""
 
-import copy
-
 import pytest
 import torch
 
 import zoo
 from zoo import EmitterMaps, MapNetwork
-from zoo.decode import Decode
 
 MAP_MODELS = [name for name in zoo.list_models() if isinstance(zoo.get_spec(name).output, EmitterMaps)]
-SMALL = {"decode": {"width": 8}}
+SMALL = {"decode": {"width": 8}, "compact": {"width": 24}}
 
 
 def small(name, **options):
@@ -59,6 +56,17 @@ def test_decode_has_the_published_number_of_parameters(options, parameters):
     assert zoo.count_parameters(zoo.create_model("decode", **options)) == parameters
 
 
+def test_compact_is_small():
+    model = zoo.create_model("compact")
+    macs = zoo.count_macs(model, 64, 64)
+    assert zoo.count_parameters(model) == zoo.get_spec("compact").parameters < 1_400_000
+    assert macs.published < 1.8e9
+    for variant in zoo.get_spec("compact").variants.values():
+        assert zoo.count_parameters(zoo.create_model("compact", **variant.options)) == variant.parameters
+    with pytest.raises(ValueError, match="multiple of 24"):
+        zoo.create_model("compact", width=40)
+
+
 def test_decode_costs_what_the_table_says():
     three = zoo.count_macs(zoo.create_model("decode"), 64, 64)
     one = zoo.count_macs(zoo.create_model("decode", frames=1), 64, 64)
@@ -93,35 +101,39 @@ def test_unknown_options_of_decode_are_refused():
             zoo.create_model("decode", **options)
 
 
-def test_a_frame_is_seen_by_its_neighbours_and_by_nobody_else():
-    model = small("decode")
+@pytest.mark.parametrize("name", ["decode", "compact"])
+def test_a_frame_is_seen_by_its_neighbours_and_by_nobody_else(name):
+    model = small(name)
     frames = photons(1, 7, 8, 8).requires_grad_()
     model(frames)[0, 2].sum().backward()
     seen = frames.grad[0].abs().amax((1, 2)) > 0
     assert seen.tolist() == [False, False, True, True, True, False, False]
 
 
-def test_features_combined_equal_the_whole():
-    model = small("decode")
-    assert isinstance(model, Decode)
+@pytest.mark.parametrize("name", ["decode", "compact"])
+def test_features_combined_equal_the_whole(name):
+    model = small(name)
+    assert isinstance(model.core, zoo.SharesFeatures)
     frames = photons(6, 8, 12)
     with torch.no_grad():
         features = model.core.features(model.normalisation(frames))
         torch.testing.assert_close(model.core.combine_consecutive(features), model(frames[None])[0])
 
 
-def test_receptive_field_of_decode_equals_the_entry():
-    model = copy.deepcopy(small("decode", width=4)).double()
-    size = 128
-    frames = torch.randn(3, 4, size, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("name", "options"), [("decode", {"width": 4}), ("compact", {"width": 24})])
+def test_receptive_field_equals_the_entry(name, options):
+    core = zoo.create_model(name, **options).core.double()
+    for parameter in core.parameters():  # no path may start at zero
+        torch.nn.init.normal_(parameter, std=0.3 / max(1, parameter[0].numel()) ** 0.5)
+    frames = torch.randn(3, 4, 160, dtype=torch.float64, requires_grad=True)
+    y = zoo.get_spec(name).output.index("y")
     widest = 0
-    for column in range(60, 64):
-        core = model.core
-        logits = core.heads[1](core.context_net(core.features(frames).flatten(0, 1)[None]))
-        (gradient,) = torch.autograd.grad(logits[0, 0, 2, column], frames)
+    for column in range(76, 80):
+        maps = core.combine_consecutive(core.features(frames))
+        (gradient,) = torch.autograd.grad(maps[0, y, 2, column], frames)
         reached = gradient.abs().amax((0, 1)).nonzero()
         widest = max(widest, 2 * max(column - int(reached.min()), int(reached.max()) - column) + 1)
-    assert zoo.get_spec("decode").receptive_field_px == widest
+    assert zoo.get_spec(name).receptive_field_px == widest
 
 
 def test_weights_and_contract_survive_a_file(tmp_path):
