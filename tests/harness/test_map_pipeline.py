@@ -59,11 +59,11 @@ def test_every_frame_is_looked_at_with_its_neighbours_whatever_the_blocks(name, 
     photons = torch.from_numpy(CAMERA.to_photons(movie))
     padded = torch.cat([photons[:1], photons, photons[-1:]])  # the first and last frame stand in for their neighbours
     with torch.no_grad():
-        torch.testing.assert_close(whole, model.network(padded[None])[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(whole, model.network(padded[None])[0], rtol=1e-4, atol=1e-4)
     for at_once in (1, 16 * 24, 3 * 16 * 24, 4 * 16 * 24):
         monkeypatch.setattr("harness.ready.MAP_PIXELS_AT_ONCE", at_once)
-        torch.testing.assert_close(maps_of(model, movie), whole, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(model.raw(photons_of(movie, CAMERA), 11, 4), whole[:4], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(maps_of(model, movie), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.raw(photons_of(movie, CAMERA), 11, 4), whole[:4], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
@@ -83,15 +83,17 @@ def test_tiles_equal_the_whole(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_sizes_that_are_no_multiple_change_no_coordinate(name):
-    movie = counts(5, 22, 30)
-    model = model_of(name)
-    odd = localize(model, movie[:, :21, :29], camera=CAMERA)
-    even = localize(model, movie[:, :20, :28], camera=CAMERA)
-    assert odd.image.shape == (168, 232)
-    inner = even.localizations.pick((even.localizations.x_nm < 300) & (even.localizations.y_nm < 300))
-    assert len(even.localizations) > 0
-    assert (odd.localizations.x_nm < 2900 + 100).all()
-    assert isinstance(len(inner), int)
+    movie, model = counts(4, 21, 29), model_of(name)
+    photons = torch.from_numpy(CAMERA.to_photons(movie))
+    padded = torch.nn.functional.pad(photons, (0, 3, 0, 3), mode="replicate")
+    padded = torch.cat([padded[:1], padded, padded[-1:]])
+    with torch.no_grad():
+        expected = model.network(padded[None])[0, ..., :21, :29]
+    found = maps_of(model, movie)
+    assert found.shape == expected.shape
+    if model.size_multiple == 4:  # both pad to 24 x 32
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert localize(model, movie, camera=CAMERA).image.shape == (168, 232)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -127,7 +129,8 @@ def test_a_folder_is_written_and_a_frame_is_shown(tmp_path):
     table = read_table(tmp_path / "out" / "localizations.csv")
     assert rows == len(table) > 0
     assert np.isfinite(table.x_sigma_nm).all()
-    assert result.image.sum() == rows
+    inside = (table.x_nm >= 0) & (table.x_nm < 1600) & (table.y_nm >= 0) & (table.y_nm < 1600)
+    assert result.image.sum() == inside.sum()
     truth = Emitters(frame=[2], x_nm=[500.0], y_nm=[700.0], photons=[1000.0])
     from harness.io.tables import write_table
 
