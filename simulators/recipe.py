@@ -18,13 +18,16 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ._model import NotNegative, PositiveQuantity, Quantity, StrictModel, suggest
 from .blinking import OnTimeBlinking
 from .camera import Camera
-from .psf import AnyPSF
+from .psf import AstigmaticPSF, GaussianPSF
+from .spline import SplinePSF
 from .structures import Space, Structure
 
 
 def _size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+
+AnyPSF = Annotated[GaussianPSF | AstigmaticPSF | SplinePSF, Field(discriminator="kind")]
 
 _Pixels = Annotated[int, Field(ge=1, le=65536)]
 
@@ -45,7 +48,7 @@ class Recipe(StrictModel):
         density_um2: mean number of rows per frame and square micrometre of the field; or range, drawn per
             block of frames in a movie, per frame in training batches.
         background: photons per pixel and frame; or range, drawn likewise.
-        psf: `gaussian` or `astigmatic`; its `sigma_nm` or range, drawn likewise.
+        psf: `gaussian` or `astigmatic`, its `sigma_nm` or range, drawn likewise; or `spline` from a `file`.
         camera: see `Camera`.
         z_range_nm: lowest and highest molecule, nm.
         margin_nm: how far outside the field molecules still are, nm; their light falls into it.
@@ -121,13 +124,20 @@ class Recipe(StrictModel):
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the recipe as canonical JSON."""
-    text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """First 16 hexadecimal digits of the SHA-256 of the recipe as canonical JSON; a PSF file counts by its content."""
+    values = recipe.model_dump(mode="json")
+    values["psf"].pop("file", None)
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def parse_recipe(values: Any, *, source: str) -> Recipe:
+def parse_recipe(values: Any, *, source: str, folder: str | os.PathLike[str] = ".") -> Recipe:
     """A recipe from plain values, with messages that name the source and the key.
+
+    Args:
+        values: keys and values.
+        source: what to call it in messages.
+        folder: where relative paths in it start.
 
     Raises:
         ValueError: what is wrong, a line per key.
@@ -137,7 +147,7 @@ def parse_recipe(values: Any, *, source: str) -> Recipe:
             f"{source} holds {type(values).__name__}, not keys and values; start from one of list_recipes()"
         )
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(values, context={"folder": folder})
     except ValidationError as error:
         raise ValueError(f"{source} is no valid recipe:\n{_explain(error)}") from None
 
@@ -145,7 +155,7 @@ def parse_recipe(values: Any, *, source: str) -> Recipe:
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
-        tags = ("gaussian", "astigmatic", "uniform", "tubes", "filaments", "float", "Range")
+        tags = ("gaussian", "astigmatic", "spline", "uniform", "tubes", "filaments", "float", "Range")
         where = ".".join(str(part) for part in item["loc"] if part not in tags)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
@@ -200,7 +210,7 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{text} is no YAML: {error}") from None
-    return parse_recipe(values, source=text)
+    return parse_recipe(values, source=text, folder=path.parent)
 
 
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
