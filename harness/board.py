@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from harness.localization import localize, photons_of
 from harness.models import in_onnx, load_network, model_name, open_model, ready
 from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
 from harness.ready import ImageModel, ReadyModel
-from harness.scoring import CHALLENGE_2D, score
+from harness.scoring import CHALLENGE_2D, report, score
 from harness.scoring.images import render
 from harness.timing import Times, time_models
 from harness.training import resolve_config, train
 from leaderboard import (
     Agreement,
     Dataset,
+    Detail,
     Environment,
     Model,
     Picture,
@@ -321,7 +322,8 @@ def _agreement(
         form: model.decode(maps[form], threshold=model.threshold, pixel_size_nm=pixel)
         for form, model in entry.forms.items()
     }
-    figures = {form: _scores(part, found[form]) for form in entry.forms}
+    field = _field_nm(part)
+    figures = {form: score(truth=truth, found=found[form], field_nm=field).to_dict() for form in entry.forms}
     base = figures[next(iter(figures))]
     scale = float(reference.abs().max()) or 1.0
     agreement = {
@@ -347,13 +349,18 @@ def _agrees(agreement: Agreement) -> bool:
     )
 
 
-def _scores(movie: Movie, found: Localizations) -> dict[str, Any]:
+def _field_nm(movie: Movie) -> tuple[float, float]:
     height, width = movie.frames.shape[1:]
     size_x, size_y = movie.camera.pixel_size_nm
-    field = (width * size_x, height * size_y)
-    result = score(truth=movie.emitters, found=found, field_nm=field, protocol=CHALLENGE_2D)
-    every = score(truth=movie.emitters, found=found, field_nm=field, protocol=replace(CHALLENGE_2D, quantile=0.0))
-    return {**result.to_dict(), "efficiency_quantile0": every.efficiency}
+    return width * size_x, height * size_y
+
+
+def _scores(movie: Movie, found: Localizations) -> dict[str, Any]:
+    """Everything that the record of a score holds."""
+    field = _field_nm(movie)
+    return report(
+        truth=movie.emitters, found=found, field_nm=field, protocol=CHALLENGE_2D, n_frames=len(movie)
+    ).to_dict()
 
 
 def _result(
@@ -366,29 +373,14 @@ def _result(
 ) -> Result:
     machine = environment()
     protocol = CHALLENGE_2D
-    shares = ("precision", "recall", "f1")
-    same: tuple[str, ...] = (
-        "tp",
-        "fp",
-        "fn",
-        "n_truth",
-        "n_found",
-        "jaccard",
-        "rmse_lateral_nm",
-        "efficiency",
-        "efficiency_quantile0",
-    )
-    same += ("bias_x_nm", "bias_y_nm")
     return Result(
         model=entry.record,
         dataset=_dataset(recipe),
         runtime=_runtime(model),
-        scores=None
+        scores=None if scores is None else _recorded(scores),
+        detail=None
         if scores is None
-        else Scores(
-            **{k: scores[k] for k in same},
-            **{k: scores[k] / 100 for k in shares},
-        ),
+        else Detail(**{name: scores[name] for name in _DETAILS}, flags="; ".join(scores["flags"])),
         settings=Settings(
             tolerance_nm=protocol.tolerance_nm,
             border_nm=protocol.border_nm,
@@ -420,6 +412,27 @@ def _result(
         ),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=f"smlm-zoo leaderboard {entry.source} --dataset {recipe.name}",
+    )
+
+
+_DETAILS = ("blocks", "curves", "molecules", "calibration", "settings")
+_SHARES = ("precision", "recall", "f1")
+
+
+def _recorded(scores: dict[str, Any]) -> Scores:
+    """The numbers of a report as a record has them: shares as fractions, intervals as two numbers."""
+    own = {item.name for item in fields(Scores)} & scores.keys() - set(_SHARES)
+    ends = {
+        f"{stem}_{end}{unit}": scores["intervals"][f"{stem}{unit}"][end]
+        for stem, unit in (("efficiency", ""), ("jaccard", ""), ("rmse_lateral", "_nm"))
+        for end in ("low", "high")
+    }
+    lateral = [scores["calibration"][axis]["z_std"] for axis in "xy" if axis in scores["calibration"]]
+    return Scores(
+        **{name: scores[name] for name in own},
+        **{name: scores[name] / 100 for name in _SHARES},
+        **ends,
+        sigma_z_std=sum(lateral) / len(lateral) if lateral else None,
     )
 
 

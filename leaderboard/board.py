@@ -66,8 +66,9 @@ def markdown_page(board: Board, *, title: str = TITLE, notes: str = "") -> str:
         parts.append(escape_markdown(notes))
     parts.append(
         "Efficiency E = 100 - √((100 - Jaccard index in %)² + (RMSE in nm)²); 100 is perfect, -100 means "
-        "that nothing was found. A model without a result on every dataset has no mean. Times are medians in "
-        "milliseconds per 64x64 frame, network only."
+        "that nothing was found; from .. to is its 95 % interval over blocks of frames. Models that the paired "
+        "comparison of blocks cannot tell apart share a rank. A model without a result on every dataset has no mean. "
+        "Times are medians in milliseconds per 64x64 frame, network only."
     )
     parts.append(to_markdown(summary(board.results).drop(columns="macs_64", errors="ignore")))
     for condition in board.conditions:
@@ -94,6 +95,8 @@ def condition_frame(board: Board, condition: str) -> pd.DataFrame:
                 "rank": board.rank(entry, condition),
                 "model": entry,
                 "E": s.efficiency,
+                "E from": s.efficiency_low,
+                "E to": s.efficiency_high,
                 "E, all molecules": s.efficiency_quantile0,
                 "Jaccard %": s.jaccard,
                 "precision %": _percent(s.precision),
