@@ -26,6 +26,7 @@ from harness.models import in_onnx, load_network, model_name, open_model, ready
 from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
 from harness.ready import ImageModel, ReadyModel
 from harness.scoring import CHALLENGE_2D, report, score
+from harness.scoring.image_quality import score_rendered
 from harness.scoring.images import render
 from harness.timing import Times, time_models
 from harness.training import resolve_config, train
@@ -358,9 +359,9 @@ def _field_nm(movie: Movie) -> tuple[float, float]:
 def _scores(movie: Movie, found: Localizations) -> dict[str, Any]:
     """Everything that the record of a score holds."""
     field = _field_nm(movie)
-    return report(
-        truth=movie.emitters, found=found, field_nm=field, protocol=CHALLENGE_2D, n_frames=len(movie)
-    ).to_dict()
+    one = report(truth=movie.emitters, found=found, field_nm=field, protocol=CHALLENGE_2D, n_frames=len(movie))
+    images = score_rendered(truth=movie.emitters, found=found, field_nm=field, n_frames=len(movie))
+    return {**one.to_dict(), "images": images}
 
 
 def _result(
@@ -415,7 +416,7 @@ def _result(
     )
 
 
-_DETAILS = ("blocks", "curves", "molecules", "calibration", "settings")
+_DETAILS = ("blocks", "curves", "molecules", "calibration", "images", "settings")
 _SHARES = ("precision", "recall", "f1")
 
 

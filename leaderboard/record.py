@@ -266,7 +266,8 @@ class Detail(_Section):
 
     `blocks`: counts by blocks of frames (`leaderboard.statistics.Blocks`), from which intervals and comparisons
     follow; `curves`: over z, photons, density, crowding and threshold; `molecules`, `calibration`, `settings` as the
-    scorer names them; `flags`: what looks wrong, in words.
+    scorer names them; `images`: scores of the rendered image (FWHM and pixel in it), `nmse` a share after the
+    least-squares factor, `nmse_percent` as it is; `flags`: what looks wrong, in words.
     """
 
     title: ClassVar[str] = "detail"
@@ -274,6 +275,7 @@ class Detail(_Section):
     curves: dict[str, Any] = field(default_factory=dict)
     molecules: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     flags: str = ""
 

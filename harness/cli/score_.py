@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ._shared import OptionalOutput, print_table
-from ._tables import read_emitters, read_localizations, write_json
+from ._tables import read_emitters, read_image, read_localizations, write_json
 
 if TYPE_CHECKING:
     from harness.scoring import Report
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """Score localizations, of any program, against the truth by the rules of the SMLM Challenge.
+    """Score localizations, of any program, against the truth by the rules of the SMLM Challenge; or an image.
 
     Intervals are from resampled blocks of 20 frames. The JSON file holds all settings, the counts by block for
     comparisons, the calibration of predicted sigmas, and with --curves the curves.
 
     Example: smlm-zoo score out/localizations.csv --truth gt.csv --field-nm 6400 6400
     Example: smlm-zoo score out --truth gt.csv --field-nm 6400 6400 --three-d --wobble wobble.csv -o score.json
+    Example: smlm-zoo score super_resolved.tif --truth gt.csv --field-nm 6400 6400
     """
 
     found: Annotated[Path, tyro.conf.Positional]
-    """Table of localizations, or a folder that holds localizations.csv."""
+    """Table of localizations, a folder that holds localizations.csv, or a super-resolved image of the field (TIFF)."""
     truth: Path
     """Table of the emitters, or a folder that holds emitters.csv."""
     field_nm: tuple[float, float]
@@ -56,6 +57,8 @@ class Score:
     """Seed of the resampling."""
     curves: bool = False
     """Also curves over z, photons, density, crowding and threshold, for the JSON file."""
+    images: bool = False
+    """Also image scores: both tables rendered with a FWHM of 20 nm on 10 nm pixels."""
     output: OptionalOutput = None
     """JSON file to write the scores to."""
 
@@ -63,8 +66,14 @@ class Score:
         from dataclasses import replace
 
         from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, report
+        from harness.scoring.image_quality import score_image, score_rendered
         from harness.scoring.wobble import read_wobble
 
+        truth = read_emitters(self.truth, pixel_size_nm=self.pixel_size_nm)
+        if self.found.suffix.lower() in (".tif", ".tiff"):
+            figures = score_image(read_image(self.found), truth=truth, field_nm=self.field_nm)
+            self._show([{"score": key, "value": _shown(value)} for key, value in figures.items()], figures)
+            return 0
         protocol = replace(
             CHALLENGE_3D if self.three_d else CHALLENGE_2D,
             tolerance_nm=self.tolerance_nm,
@@ -74,9 +83,10 @@ class Score:
             quantile=self.quantile,
             rule=self.rule,
         )
+        found = read_localizations(self.found, pixel_size_nm=self.pixel_size_nm)
         result = report(
-            truth=read_emitters(self.truth, pixel_size_nm=self.pixel_size_nm),
-            found=read_localizations(self.found, pixel_size_nm=self.pixel_size_nm),
+            truth=truth,
+            found=found,
             field_nm=self.field_nm,
             protocol=protocol,
             wobble=None if self.wobble is None else read_wobble(self.wobble),
@@ -85,12 +95,20 @@ class Score:
             resamples=self.resamples,
             curves=self.curves,
         )
-        print_table(_rows(result))
+        rows, figures = _rows(result), result.to_dict()
+        if self.images:
+            pictures = score_rendered(truth=truth, found=found, field_nm=self.field_nm, n_frames=self.frames)
+            figures["images"] = pictures
+            rows += [{"score": f"image: {k}", "value": _shown(v), "95 % interval": ""} for k, v in pictures.items()]
+        self._show(rows, figures)
         for flag in result.flags:
             print(f"suspicious: {flag}")
-        if self.output is not None:
-            write_json(result.to_dict(), self.output)
         return 0
+
+    def _show(self, rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
+        print_table(rows)
+        if self.output is not None:
+            write_json(figures, self.output)
 
 
 def _rows(result: "Report") -> list[dict[str, Any]]:

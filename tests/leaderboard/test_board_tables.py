@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from leaderboard import Dataset, Detail, Environment, Model, Result, Runtime, Scores, Settings, Timing
+from leaderboard.board import image_frame, markdown_page
 from leaderboard.statistics import Blocks
 from leaderboard.table import escape_csv, make_board, pareto, results_frame, summary, to_csv, to_markdown
 
@@ -209,3 +210,16 @@ def test_details_survive_the_file_and_stay_out_of_the_csv():
     assert "blocks" not in to_csv(results_frame([one]))
     damaged = replace(one, detail=Detail(blocks={**one.detail.blocks, "tp": ["x"]}))
     assert make_board([damaged]).rank("a", "ld") == 1
+
+
+def test_image_scores_have_a_table_of_their_own():
+    results = [with_blocks("a", "ld", 0.9), with_blocks("b", "ld", 0.4)]
+    assert image_frame(make_board(results), "ld").empty
+    images = {"snr_db": 3.5, "nmse": 0.4, "nmse_percent": 45.0, "ssim": None, "fwhm_nm": 20}
+    results[0] = replace(results[0], detail=replace(results[0].detail, images=images))
+    board = make_board(results)
+    table = image_frame(board, "ld")
+    assert list(table["model"]) == ["a"]
+    assert (table.loc[0, "NMSE"], table.loc[0, "NMSE unscaled %"], table.loc[0, "rendered FWHM nm"]) == (0.4, 45, 20)
+    assert math.isnan(table.loc[0, "SSIM"])
+    assert "images" in markdown_page(board)
