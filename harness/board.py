@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from harness.ready import ImageModel, ReadyModel
 from harness.scoring import CHALLENGE_2D, report, score
 from harness.scoring.image_quality import score_rendered
 from harness.scoring.images import render
+from harness.thresholding import MOVIES, ThresholdChoice, frozen_threshold, refuse_test_movies, validation_movies
 from harness.timing import Times, time_models
 from harness.training import resolve_config, train
 from leaderboard import (
@@ -60,11 +61,14 @@ class Plan:
         recipes: test movies, complete.
         seconds_per_cell: longest time spent on timing one form of one model.
         title: of the page.
+        validation: number of validation movies that thresholds are found on, the same for every model; 0 takes the
+            threshold of each model's card.
     """
 
     recipes: tuple[Recipe, ...]
     seconds_per_cell: float
     title: str
+    validation: int = MOVIES
 
     @staticmethod
     def make(*, quick: bool = False, full: bool = False, datasets: Sequence[str] = ()) -> "Plan":
@@ -87,7 +91,8 @@ class Plan:
             for recipe in recipes
         )
         title = "SMLM Zoo leaderboard, quick check" if quick else "SMLM Zoo leaderboard"
-        return Plan(recipes=recipes, seconds_per_cell=1.0 if quick else 5.0, title=title)
+        seconds, validation = (1.0, 1) if quick else (5.0, MOVIES)
+        return Plan(recipes=recipes, seconds_per_cell=seconds, title=title, validation=validation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +103,7 @@ class Entry:
     source: str
     forms: dict[str, ReadyModel]
     record: Model
+    threshold: ThresholdChoice | None = None
 
 
 def run_board(
@@ -133,6 +139,8 @@ def run_board(
     if not sources:
         raise ValueError("no weights are shipped with this installation; give trained folders, or --train")
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
+    validation = validation_movies(movies=plan.validation) if plan.validation else []
+    refuse_test_movies((recipe for recipe, _ in validation), plan.recipes)
     records = folder / "records"
     known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
     pictures: list[Picture] = []
@@ -145,6 +153,9 @@ def run_board(
             with tempfile.TemporaryDirectory() as scratch:
                 step(f"{source}: exporting", 0)
                 entry = _open(source, Path(scratch), device)
+                if validation:
+                    step(f"{source}: threshold", 0)
+                    entry = _with_threshold(entry, folder / "thresholds", validation)
                 measured = _measure(entry, plan, movies, known, records, folder / "pictures", step)
             for result in measured:
                 results[result.id] = result
@@ -220,6 +231,16 @@ def _open(source: str, scratch: Path, device: str) -> Entry:
             grid_floor_nm=_grid_floor(reference),
         ),
     )
+
+
+def _with_threshold(entry: Entry, folder: Path, validation: list[tuple[Recipe, Movie]]) -> Entry:
+    """The model with the threshold found on the validation movies, in every form; kept in a file for the next run."""
+    path = folder / f"{_file_name(entry.name)}-{entry.record.weights_sha256[:8]}.json"
+    choice = frozen_threshold(next(iter(entry.forms.values())), path, validation)
+    forms = {
+        form: replace(model, card={**model.card, "threshold": choice.threshold}) for form, model in entry.forms.items()
+    }
+    return replace(entry, forms=forms, threshold=choice)
 
 
 def _measure(
@@ -387,7 +408,8 @@ def _result(
             border_nm=protocol.border_nm,
             quantile=protocol.quantile,
             threshold=model.threshold,
-            threshold_source="validation frames of the training domain",
+            threshold_source=entry.threshold.source if entry.threshold else "validation frames of its training",
+            threshold_trials=entry.threshold.trials if entry.threshold else None,
             precision=model.info.precision,
             rule=protocol.rule,
         ),
@@ -503,8 +525,8 @@ def _notes(plan: Plan) -> str:
     return (
         f"Movies: {frames}. Times are for one frame of {TIMED_SIZE}x{TIMED_SIZE} pixels, network only, on the machine "
         "named in each record. Scores follow the SMLM Challenge: pairs within 250 nm, 450 nm border, the weakest "
-        "quarter of the molecules neither asked for nor punished; thresholds were chosen on validation frames of the "
-        "training domain."
+        "quarter of the molecules neither asked for nor punished; thresholds were chosen on validation "
+        "movies, the same and with as many trials for every model."
     )
 
 

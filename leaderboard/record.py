@@ -290,6 +290,7 @@ class Settings(_Section):
     quantile: float | None = _number(0, 1)
     threshold: float | None = None
     threshold_source: str = ""
+    threshold_trials: int | None = _number(0)
     wobble: str = "none"
     precision: str = "float32"
     rule: str = "greedy"

@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "are positions even within the pixel, and predicted errors as large as the true ones",
     "score": "score localizations of any program by the rules of the SMLM Challenge",
     "quality": "what can be said without a truth: resolution of two halves, agreement with the widefield image",
+    "threshold": "find the threshold of models on validation movies, alike for all",
     "wobble": "measure on beads how far spots lie beside their emitters, over z",
     "time": "time models, or their training step",
     "import": "turn an original program's weight file into a model folder",
