@@ -19,13 +19,18 @@ from ._model import NotNegative, PositiveQuantity, Quantity, StrictModel, sugges
 from .blinking import OnTimeBlinking
 from .camera import Camera
 from .psf import AnyPSF
+from .states import FourStateBlinking, PaintBlinking
 from .structures import Space, Structure
+from .traces import TracesBlinking
 
 
 def _size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+AnyBlinking = Annotated[
+    OnTimeBlinking | FourStateBlinking | PaintBlinking | TracesBlinking, Field(discriminator="kind")
+]
 _Pixels = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -39,7 +44,7 @@ class Recipe(StrictModel):
         frames: number of frames of that movie.
         size: (height, width), pixels; one number for both.
         structure: where molecules are: `uniform`, `tubes` or `filaments`.
-        blinking: when they are on: `on_time`.
+        blinking: when they are on: `on_time`, `four_state`, `paint` or `traces`.
         photons: flux, photons per frame of a molecule on for the whole frame, before quantum efficiency;
             or range, drawn per molecule.
         density_um2: mean number of rows per frame and square micrometre of the field; or range, drawn per
@@ -61,7 +66,7 @@ class Recipe(StrictModel):
     frames: Annotated[int, Field(ge=1)] = 1000
     size: Annotated[tuple[_Pixels, _Pixels], BeforeValidator(_size)] = (64, 64)
     structure: Structure
-    blinking: OnTimeBlinking = OnTimeBlinking()
+    blinking: AnyBlinking = OnTimeBlinking()
     photons: PositiveQuantity
     density_um2: Quantity
     background: Quantity
@@ -145,8 +150,11 @@ def parse_recipe(values: Any, *, source: str) -> Recipe:
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
-        tags = ("gaussian", "astigmatic", "uniform", "tubes", "filaments", "float", "Range")
-        where = ".".join(str(part) for part in item["loc"] if part not in tags)
+        # In a union pydantic puts the kind, or the type tried, between the key and what lies below it.
+        parts = [str(part) for part in item["loc"]]
+        if parts and parts[0] in ("structure", "blinking", "psf"):
+            del parts[1:2]
+        where = ".".join(part for part in parts if part not in ("float", "Range"))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
             message = "is missing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +43,20 @@ class Geometry(Protocol):
         """x, y, z of `count` molecules, nm."""
 
 
-class UniformStructure(StrictModel):
+class AnyStructure(StrictModel):
+    """What every structure can do; `fixed` says that `build` draws nothing, so that one geometry serves all."""
+
+    fixed: ClassVar[bool] = False
+
+    def build(self, space: Space, rng: np.random.Generator) -> Geometry:
+        """A geometry in this space."""
+        raise NotImplementedError
+
+
+class UniformStructure(AnyStructure):
     """Molecules anywhere in the field and its margin, at any height of the range."""
 
+    fixed: ClassVar[bool] = True
     kind: Literal["uniform"] = "uniform"
 
     def build(self, space: Space, rng: np.random.Generator) -> Geometry:
@@ -66,7 +77,7 @@ class _Box:
         return x, y, z
 
 
-class _WalledStructure(StrictModel):
+class _WalledStructure(AnyStructure):
     """Molecules uniform in a wall of `wall_nm`, with `outer_radius_nm` around centre lines."""
 
     outer_radius_nm: NotNegative = 12.5
