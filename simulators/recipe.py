@@ -18,9 +18,10 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ._model import NotNegative, PositiveQuantity, Quantity, StrictModel, suggest
 from .blinking import OnTimeBlinking
 from .camera import Camera
+from .particles import ClustersStructure, GridsStructure, MaskStructure, PointsStructure, RingsStructure
 from .psf import AnyPSF
 from .states import FourStateBlinking, PaintBlinking
-from .structures import Space, Structure
+from .structures import FilamentsStructure, ReticulumStructure, Space, TubesStructure, UniformStructure
 from .traces import TracesBlinking
 
 
@@ -28,6 +29,18 @@ def _size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+Structure = Annotated[
+    UniformStructure
+    | TubesStructure
+    | FilamentsStructure
+    | ReticulumStructure
+    | RingsStructure
+    | GridsStructure
+    | ClustersStructure
+    | MaskStructure
+    | PointsStructure,
+    Field(discriminator="kind"),
+]
 AnyBlinking = Annotated[
     OnTimeBlinking | FourStateBlinking | PaintBlinking | TracesBlinking, Field(discriminator="kind")
 ]
@@ -43,7 +56,8 @@ class Recipe(StrictModel):
         seed: seed of the movie that the recipe names.
         frames: number of frames of that movie.
         size: (height, width), pixels; one number for both.
-        structure: where molecules are: `uniform`, `tubes` or `filaments`.
+        structure: where molecules are: `uniform`, `tubes`, `filaments`, `er`, `rings`, `grids`, `clusters`, `mask` or
+            `points`.
         blinking: when they are on: `on_time`, `four_state`, `paint` or `traces`.
         photons: flux, photons per frame of a molecule on for the whole frame, before quantum efficiency;
             or range, drawn per molecule.

@@ -163,7 +163,35 @@ class FilamentsStructure(_WalledStructure):
         return _Walls(lines, outer_radius_nm=self.outer_radius_nm, wall_nm=self.wall_nm, space=space)
 
 
-Structure = Annotated[UniformStructure | TubesStructure | FilamentsStructure, Field(discriminator="kind")]
+class ReticulumStructure(_WalledStructure):
+    """Endoplasmic reticulum: wide hollow tubes that cross the field, flat and bent.
+
+    Args:
+        count: number of tubes (challenge: 2).
+        bend: sideways deviation of the middle points, as a share of the field.
+        outer_radius_nm: outer radius (challenge: 150 nm).
+        wall_nm: thickness of the membrane that holds the molecules (challenge: 6 nm).
+
+    Source: the challenge's public simulator, as described by Sage et al. 2019, doi:10.1038/s41592-019-0364-4.
+    """
+
+    kind: Literal["er"] = "er"
+    outer_radius_nm: NotNegative = 150.0
+    count: Annotated[int, Field(ge=1, le=1000)] = 2
+    bend: NotNegative = 0.12
+
+    def build(self, space: Space, rng: np.random.Generator) -> Geometry:
+        size = np.array([space.width_nm, space.height_nm])
+        low, high = self._centre_heights(space)
+        lines = []
+        first = rng.uniform(0, np.pi)
+        for number in range(self.count):
+            angle = first + number * np.pi / self.count + rng.uniform(-0.3, 0.3)
+            line = _dense(_crossing(angle, rng, bend=self.bend) * size)
+            fraction = _progress(line, space)
+            ends = rng.uniform(low, high, 2)
+            lines.append(np.column_stack([line, ends[0] + fraction * (ends[1] - ends[0])]))
+        return _Walls(lines, outer_radius_nm=self.outer_radius_nm, wall_nm=self.wall_nm, space=space)
 
 
 def _crossing(angle: float, rng: np.random.Generator, through: Floats | None = None, bend: float = 0.1) -> Floats:
