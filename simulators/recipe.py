@@ -18,9 +18,12 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ._model import NotNegative, PositiveQuantity, Quantity, StrictModel, suggest
 from .blinking import OnTimeBlinking
 from .camera import Camera
+from .particles import ClustersStructure, GridsStructure, MaskStructure, PointsStructure, RingsStructure
 from .psf import AstigmaticPSF, GaussianPSF
 from .spline import SplinePSF
-from .structures import Space, Structure
+from .states import FourStateBlinking, PaintBlinking
+from .structures import FilamentsStructure, ReticulumStructure, Space, TubesStructure, UniformStructure
+from .traces import TracesBlinking
 
 
 def _size(value: Any) -> Any:
@@ -29,6 +32,21 @@ def _size(value: Any) -> Any:
 
 AnyPSF = Annotated[GaussianPSF | AstigmaticPSF | SplinePSF, Field(discriminator="kind")]
 
+Structure = Annotated[
+    UniformStructure
+    | TubesStructure
+    | FilamentsStructure
+    | ReticulumStructure
+    | RingsStructure
+    | GridsStructure
+    | ClustersStructure
+    | MaskStructure
+    | PointsStructure,
+    Field(discriminator="kind"),
+]
+AnyBlinking = Annotated[
+    OnTimeBlinking | FourStateBlinking | PaintBlinking | TracesBlinking, Field(discriminator="kind")
+]
 _Pixels = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -41,8 +59,9 @@ class Recipe(StrictModel):
         seed: seed of the movie that the recipe names.
         frames: number of frames of that movie.
         size: (height, width), pixels; one number for both.
-        structure: where molecules are: `uniform`, `tubes` or `filaments`.
-        blinking: when they are on: `on_time`.
+        structure: where molecules are: `uniform`, `tubes`, `filaments`, `er`, `rings`, `grids`, `clusters`, `mask` or
+            `points`.
+        blinking: when they are on: `on_time`, `four_state`, `paint` or `traces`.
         photons: flux, photons per frame of a molecule on for the whole frame, before quantum efficiency;
             or range, drawn per molecule.
         density_um2: mean number of rows per frame and square micrometre of the field; or range, drawn per
@@ -64,7 +83,7 @@ class Recipe(StrictModel):
     frames: Annotated[int, Field(ge=1)] = 1000
     size: Annotated[tuple[_Pixels, _Pixels], BeforeValidator(_size)] = (64, 64)
     structure: Structure
-    blinking: OnTimeBlinking = OnTimeBlinking()
+    blinking: AnyBlinking = OnTimeBlinking()
     photons: PositiveQuantity
     density_um2: Quantity
     background: Quantity
@@ -155,8 +174,11 @@ def parse_recipe(values: Any, *, source: str, folder: str | os.PathLike[str] = "
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
-        tags = ("gaussian", "astigmatic", "spline", "uniform", "tubes", "filaments", "float", "Range")
-        where = ".".join(str(part) for part in item["loc"] if part not in tags)
+        # In a union pydantic puts the kind, or the type tried, between the key and what lies below it.
+        parts = [str(part) for part in item["loc"]]
+        if parts and parts[0] in ("structure", "blinking", "psf"):
+            del parts[1:2]
+        where = ".".join(part for part in parts if part not in ("float", "Range"))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
             message = "is missing"
