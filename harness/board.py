@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,16 @@ from harness.localization import localize, photons_of
 from harness.models import in_onnx, load_network, model_name, open_model, ready
 from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
 from harness.ready import ImageModel, ReadyModel
-from harness.scoring import CHALLENGE_2D, score
+from harness.scoring import CHALLENGE_2D, report, score
+from harness.scoring.image_quality import score_rendered
 from harness.scoring.images import render
+from harness.thresholding import MOVIES, ThresholdChoice, frozen_threshold, refuse_test_movies, validation_movies
 from harness.timing import Times, time_models
 from harness.training import resolve_config, train
 from leaderboard import (
     Agreement,
     Dataset,
+    Detail,
     Environment,
     Model,
     Picture,
@@ -58,11 +61,14 @@ class Plan:
         recipes: test movies, complete.
         seconds_per_cell: longest time spent on timing one form of one model.
         title: of the page.
+        validation: number of validation movies that thresholds are found on, the same for every model; 0 takes the
+            threshold of each model's card.
     """
 
     recipes: tuple[Recipe, ...]
     seconds_per_cell: float
     title: str
+    validation: int = MOVIES
 
     @staticmethod
     def make(*, quick: bool = False, full: bool = False, datasets: Sequence[str] = ()) -> "Plan":
@@ -85,7 +91,8 @@ class Plan:
             for recipe in recipes
         )
         title = "SMLM Zoo leaderboard, quick check" if quick else "SMLM Zoo leaderboard"
-        return Plan(recipes=recipes, seconds_per_cell=1.0 if quick else 5.0, title=title)
+        seconds, validation = (1.0, 1) if quick else (5.0, MOVIES)
+        return Plan(recipes=recipes, seconds_per_cell=seconds, title=title, validation=validation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +103,7 @@ class Entry:
     source: str
     forms: dict[str, ReadyModel]
     record: Model
+    threshold: ThresholdChoice | None = None
 
 
 def run_board(
@@ -131,6 +139,8 @@ def run_board(
     if not sources:
         raise ValueError("no weights are shipped with this installation; give trained folders, or --train")
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
+    validation = validation_movies(movies=plan.validation) if plan.validation else []
+    refuse_test_movies((recipe for recipe, _ in validation), plan.recipes)
     records = folder / "records"
     known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
     pictures: list[Picture] = []
@@ -143,6 +153,9 @@ def run_board(
             with tempfile.TemporaryDirectory() as scratch:
                 step(f"{source}: exporting", 0)
                 entry = _open(source, Path(scratch), device)
+                if validation:
+                    step(f"{source}: threshold", 0)
+                    entry = _with_threshold(entry, folder / "thresholds", validation)
                 measured = _measure(entry, plan, movies, known, records, folder / "pictures", step)
             for result in measured:
                 results[result.id] = result
@@ -218,6 +231,16 @@ def _open(source: str, scratch: Path, device: str) -> Entry:
             grid_floor_nm=_grid_floor(reference),
         ),
     )
+
+
+def _with_threshold(entry: Entry, folder: Path, validation: list[tuple[Recipe, Movie]]) -> Entry:
+    """The model with the threshold found on the validation movies, in every form; kept in a file for the next run."""
+    path = folder / f"{_file_name(entry.name)}-{entry.record.weights_sha256[:8]}.json"
+    choice = frozen_threshold(next(iter(entry.forms.values())), path, validation)
+    forms = {
+        form: replace(model, card={**model.card, "threshold": choice.threshold}) for form, model in entry.forms.items()
+    }
+    return replace(entry, forms=forms, threshold=choice)
 
 
 def _measure(
@@ -321,7 +344,8 @@ def _agreement(
         form: model.decode(maps[form], threshold=model.threshold, pixel_size_nm=pixel)
         for form, model in entry.forms.items()
     }
-    figures = {form: _scores(part, found[form]) for form in entry.forms}
+    field = _field_nm(part)
+    figures = {form: score(truth=truth, found=found[form], field_nm=field).to_dict() for form in entry.forms}
     base = figures[next(iter(figures))]
     scale = float(reference.abs().max()) or 1.0
     agreement = {
@@ -347,13 +371,18 @@ def _agrees(agreement: Agreement) -> bool:
     )
 
 
-def _scores(movie: Movie, found: Localizations) -> dict[str, Any]:
+def _field_nm(movie: Movie) -> tuple[float, float]:
     height, width = movie.frames.shape[1:]
     size_x, size_y = movie.camera.pixel_size_nm
-    field = (width * size_x, height * size_y)
-    result = score(truth=movie.emitters, found=found, field_nm=field, protocol=CHALLENGE_2D)
-    every = score(truth=movie.emitters, found=found, field_nm=field, protocol=replace(CHALLENGE_2D, quantile=0.0))
-    return {**result.to_dict(), "efficiency_quantile0": every.efficiency}
+    return width * size_x, height * size_y
+
+
+def _scores(movie: Movie, found: Localizations) -> dict[str, Any]:
+    """Everything that the record of a score holds."""
+    field = _field_nm(movie)
+    one = report(truth=movie.emitters, found=found, field_nm=field, protocol=CHALLENGE_2D, n_frames=len(movie))
+    images = score_rendered(truth=movie.emitters, found=found, field_nm=field, n_frames=len(movie))
+    return {**one.to_dict(), "images": images}
 
 
 def _result(
@@ -366,35 +395,21 @@ def _result(
 ) -> Result:
     machine = environment()
     protocol = CHALLENGE_2D
-    shares = ("precision", "recall", "f1")
-    same: tuple[str, ...] = (
-        "tp",
-        "fp",
-        "fn",
-        "n_truth",
-        "n_found",
-        "jaccard",
-        "rmse_lateral_nm",
-        "efficiency",
-        "efficiency_quantile0",
-    )
-    same += ("bias_x_nm", "bias_y_nm")
     return Result(
         model=entry.record,
         dataset=_dataset(recipe),
         runtime=_runtime(model),
-        scores=None
+        scores=None if scores is None else _recorded(scores),
+        detail=None
         if scores is None
-        else Scores(
-            **{k: scores[k] for k in same},
-            **{k: scores[k] / 100 for k in shares},
-        ),
+        else Detail(**{name: scores[name] for name in _DETAILS}, flags="; ".join(scores["flags"])),
         settings=Settings(
             tolerance_nm=protocol.tolerance_nm,
             border_nm=protocol.border_nm,
             quantile=protocol.quantile,
             threshold=model.threshold,
-            threshold_source="validation frames of the training domain",
+            threshold_source=entry.threshold.source if entry.threshold else "validation frames of its training",
+            threshold_trials=entry.threshold.trials if entry.threshold else None,
             precision=model.info.precision,
             rule=protocol.rule,
         ),
@@ -420,6 +435,27 @@ def _result(
         ),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=f"smlm-zoo leaderboard {entry.source} --dataset {recipe.name}",
+    )
+
+
+_DETAILS = ("blocks", "curves", "molecules", "calibration", "images", "settings")
+_SHARES = ("precision", "recall", "f1")
+
+
+def _recorded(scores: dict[str, Any]) -> Scores:
+    """The numbers of a report as a record has them: shares as fractions, intervals as two numbers."""
+    own = {item.name for item in fields(Scores)} & scores.keys() - set(_SHARES)
+    ends = {
+        f"{stem}_{end}{unit}": scores["intervals"][f"{stem}{unit}"][end]
+        for stem, unit in (("efficiency", ""), ("jaccard", ""), ("rmse_lateral", "_nm"))
+        for end in ("low", "high")
+    }
+    lateral = [scores["calibration"][axis]["z_std"] for axis in "xy" if axis in scores["calibration"]]
+    return Scores(
+        **{name: scores[name] for name in own},
+        **{name: scores[name] / 100 for name in _SHARES},
+        **ends,
+        sigma_z_std=sum(lateral) / len(lateral) if lateral else None,
     )
 
 
@@ -489,8 +525,8 @@ def _notes(plan: Plan) -> str:
     return (
         f"Movies: {frames}. Times are for one frame of {TIMED_SIZE}x{TIMED_SIZE} pixels, network only, on the machine "
         "named in each record. Scores follow the SMLM Challenge: pairs within 250 nm, 450 nm border, the weakest "
-        "quarter of the molecules neither asked for nor punished; thresholds were chosen on validation frames of the "
-        "training domain."
+        "quarter of the molecules neither asked for nor punished; thresholds were chosen on validation "
+        "movies, the same and with as many trials for every model."
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .record import (
     Agreement,
     Dataset,
+    Detail,
     Environment,
     Model,
     RecordError,
@@ -44,6 +45,7 @@ _LAZY = {
 __all__ = [
     "Agreement",
     "Dataset",
+    "Detail",
     "Environment",
     "Model",
     "Picture",

@@ -66,12 +66,16 @@ def markdown_page(board: Board, *, title: str = TITLE, notes: str = "") -> str:
         parts.append(escape_markdown(notes))
     parts.append(
         "Efficiency E = 100 - √((100 - Jaccard index in %)² + (RMSE in nm)²); 100 is perfect, -100 means "
-        "that nothing was found. A model without a result on every dataset has no mean. Times are medians in "
-        "milliseconds per 64x64 frame, network only."
+        "that nothing was found; from .. to is its 95 % interval over blocks of frames. Models that the paired "
+        "comparison of blocks cannot tell apart share a rank. A model without a result on every dataset has no mean. "
+        "Times are medians in milliseconds per 64x64 frame, network only."
     )
     parts.append(to_markdown(summary(board.results).drop(columns="macs_64", errors="ignore")))
     for condition in board.conditions:
         parts += [f"## {escape_markdown(condition)}", to_markdown(condition_frame(board, condition))]
+        pictures = image_frame(board, condition)
+        if len(pictures):
+            parts += [f"### {escape_markdown(condition)}: images", to_markdown(pictures, digits=2)]
     if board.timed:
         parts += ["## Speed", to_markdown(speed_frame(board), digits=2)]
     commands = sorted({r.command for r in board.results if r.command})
@@ -94,6 +98,8 @@ def condition_frame(board: Board, condition: str) -> pd.DataFrame:
                 "rank": board.rank(entry, condition),
                 "model": entry,
                 "E": s.efficiency,
+                "E from": s.efficiency_low,
+                "E to": s.efficiency_high,
                 "E, all molecules": s.efficiency_quantile0,
                 "Jaccard %": s.jaccard,
                 "precision %": _percent(s.precision),
@@ -112,6 +118,34 @@ def condition_frame(board: Board, condition: str) -> pd.DataFrame:
     if all(row["rank"] == int(row["rank"]) for row in rows):  # halves where models are equal
         whole["rank"] = "Int64"
     return frame.astype({c: whole.get(c, "float64") for c in frame.columns if c != "model"})
+
+
+_IMAGE_COLUMNS = {
+    "snr_db": "SNR dB",
+    "nmse": "NMSE",
+    "nmse_percent": "NMSE unscaled %",
+    "ssim": "SSIM",
+    "psnr_db": "PSNR dB",
+    "frc_truth_nm": "FRC to truth nm",
+    "frc_halves_nm": "FRC of halves nm",
+    "fwhm_nm": "rendered FWHM nm",
+}
+
+
+def image_frame(board: Board, condition: str) -> pd.DataFrame:
+    """Scores of the rendered images on one dataset, models in the order of the ranking; empty without any."""
+    rows = []
+    for entry in board.entries:
+        result = board.scored.get((entry, condition))
+        figures = result.detail.images if result is not None and result.detail is not None else {}
+        if figures:
+            numbers = {
+                label: float(value) if isinstance(value := figures.get(name), int | float) else None
+                for name, label in _IMAGE_COLUMNS.items()
+            }
+            rows.append({"model": entry, **numbers})
+    frame = pd.DataFrame(rows, columns=["model", *_IMAGE_COLUMNS.values()])
+    return frame.astype(dict.fromkeys(_IMAGE_COLUMNS.values(), "float64"))
 
 
 def speed_frame(board: Board) -> pd.DataFrame:

@@ -202,7 +202,10 @@ class Scores(_Section):
     """Counts over the movie and what follows from them; `n_truth` is the number of true molecules scored.
 
     `jaccard`, `efficiency` and `efficiency_quantile0` in percent; `precision`, `recall`, `f1` as fractions.
-    `efficiency` holds for `Settings.quantile`; `efficiency_quantile0` counts every molecule, however weak.
+    `efficiency` holds for `Settings.quantile`; `efficiency_quantile0` counts every molecule, however weak;
+    `efficiency_100nm` allows 100 nm instead of `Settings.tolerance_nm`. `_low` and `_high` are the ends of 95 %
+    intervals from resampled blocks of frames. `rmsmd_nm` compares point sets over the whole movie, clipped at 250 nm.
+    `sigma_z_std` is the standard deviation of error / predicted sigma over the lateral axes (1 at best).
     """
 
     title: ClassVar[str] = "scores"
@@ -220,6 +223,22 @@ class Scores(_Section):
     bias_x_nm: float | None = None
     bias_y_nm: float | None = None
     efficiency_quantile0: float | None = _number(None, 100)
+    efficiency_100nm: float | None = _number(None, 100)
+    efficiency_low: float | None = _number(None, 100)
+    efficiency_high: float | None = _number(None, 100)
+    jaccard_low: float | None = _number(0, 100)
+    jaccard_high: float | None = _number(0, 100)
+    rmse_lateral_low_nm: float | None = _number(0)
+    rmse_lateral_high_nm: float | None = _number(0)
+    rmse_axial_nm: float | None = _number(0)
+    rmse_volume_nm: float | None = _number(0)
+    efficiency_lateral: float | None = _number(None, 100)
+    efficiency_axial: float | None = _number(None, 100)
+    bias_z_nm: float | None = None
+    mad_nm: float | None = _number(0)
+    photon_correlation: float | None = _number(-1, 1)
+    rmsmd_nm: float | None = _number(0)
+    sigma_z_std: float | None = _number(0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -242,6 +261,26 @@ class Scores(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Detail(_Section):
+    """What belongs to a score and is no single number; left out of the CSV.
+
+    `blocks`: counts by blocks of frames (`leaderboard.statistics.Blocks`), from which intervals and comparisons
+    follow; `curves`: over z, photons, density, crowding and threshold; `molecules`, `calibration`, `settings` as the
+    scorer names them; `images`: scores of the rendered image (FWHM and pixel in it), `nmse` a share after the
+    least-squares factor, `nmse_percent` as it is; `flags`: what looks wrong, in words.
+    """
+
+    title: ClassVar[str] = "detail"
+    blocks: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, Any] = field(default_factory=dict)
+    molecules: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    flags: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings(_Section):
     """What the score depends on. `precision` is the arithmetic of the scored run: float32, bfloat16, ..."""
 
@@ -251,6 +290,7 @@ class Settings(_Section):
     quantile: float | None = _number(0, 1)
     threshold: float | None = None
     threshold_source: str = ""
+    threshold_trials: int | None = _number(0)
     wobble: str = "none"
     precision: str = "float32"
     rule: str = "greedy"
@@ -329,6 +369,7 @@ class Result(_Section):
     settings: Settings = field(default_factory=Settings)
     timing: Timing | None = None
     agreement: Agreement | None = None
+    detail: Detail | None = None
     environment: Environment = field(default_factory=Environment)
     date: str = ""
     command: str = ""

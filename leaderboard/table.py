@@ -5,6 +5,8 @@ Rules of the ranking (they hold for tables, plots and page):
 - Records are compared only on the same test: dataset, recipe hash, size, seed, tolerance, border, quantile,
   wobble and matching rule. Records that differ in one of these become columns of their own.
 - Where a cell has several records, torch counts before other runtimes, then the newest date.
+- Where every record of a column holds its counts by blocks of frames, models share a rank unless the paired block
+  bootstrap, with Holm's correction, tells them apart (`leaderboard.statistics`); otherwise only equal scores share one.
 - A model that lacks a score on one of the columns gets no mean and no mean rank.
 - Models are ordered by mean efficiency, then mean rank, then name; those without a mean come last.
 """
@@ -18,9 +20,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from .record import WHOLE_NUMBERS, Result, flat
+from .statistics import Blocks, Rank, compare, ranks
 
 # Okabe-Ito and seaborn's colour-blind set, ordered so that the first seven stand on white and on black.
 PALETTE = (
@@ -76,6 +80,7 @@ class Board:
     of_entry: dict[str, Result]
     scored: dict[tuple[str, str], Result]
     timed: dict[tuple[str, str], Result]
+    shared: dict[str, dict[str, Rank]]
 
     @property
     def colors(self) -> dict[str, str]:
@@ -100,7 +105,10 @@ class Board:
         return math.fsum(values) / len(values) if values and not any(map(math.isnan, values)) else math.nan
 
     def rank(self, entry: str, condition: str) -> float:
-        """Rank by efficiency on one condition, 1 is best, equals share the mean place; NaN if missing."""
+        """Rank by efficiency on one condition, 1 is best; those that share it have the mean place; NaN if missing."""
+        if condition in self.shared:
+            place = self.shared[condition].get(entry)
+            return math.nan if place is None else place.mean
         own = self.score(entry, condition)
         if math.isnan(own):
             return math.nan
@@ -138,6 +146,7 @@ def make_board(results: Iterable[Result]) -> Board:
         of_entry=of_entry,
         scored=scored,
         timed=timed,
+        shared={condition: places for condition in density if (places := _shared_ranks(scored, condition))},
     )
 
     def order(entry: str) -> tuple[float, float, str]:
@@ -146,6 +155,22 @@ def make_board(results: Iterable[Result]) -> Board:
 
     board.entries.sort(key=order)
     return board
+
+
+def _shared_ranks(scored: dict[tuple[str, str], Result], condition: str) -> dict[str, Rank]:
+    """Ranks from the paired bootstrap on one condition; empty where a record lacks its blocks or cuts differ."""
+    of_model: dict[str, Blocks] = {}
+    for (entry, where), result in scored.items():
+        if where == condition:
+            try:
+                of_model[entry] = Blocks.from_dict(result.detail.blocks if result.detail else {})
+            except (ValueError, TypeError):
+                return {}
+    if len({(len(b), b.frames, b.dimensions) for b in of_model.values()}) != 1:
+        return {}
+    if len(next(iter(of_model.values()))) < 2:
+        return {}
+    return ranks(of_model, compare(dict(sorted(of_model.items())), rng=np.random.default_rng(0)))
 
 
 def summary(results: Iterable[Result]) -> pd.DataFrame:

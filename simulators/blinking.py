@@ -1,4 +1,8 @@
-"""When molecules are on, and which share of a frame they spend on."""
+"""When molecules are on, and which share of a frame they spend on.
+
+Times are in frames. What a movie, a short movie or a single frame needs is the same: rows of some molecules
+(`movie`), and how many rows to expect of one (`expected_rows`).
+"""
 
 from __future__ import annotations
 
@@ -18,17 +22,95 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """One entry per molecule and frame: which molecule, which frame, share of the frame on (0..1)."""
+    """One entry per molecule and frame: which molecule, which frame, share of the frame on.
+
+    The share is 0..1, of measured traces any positive number. Sorted by molecule, then frame.
+    """
 
     molecule: Ints
     frame: Ints
     share: Floats
 
 
-class OnTimeBlinking(StrictModel):
+class Blinking(StrictModel):
+    """What every kind of blinking can do.
+
+    Args:
+        minimum_share: smallest share of a frame that makes a row (challenge: 1 % of the flux).
+    """
+
+    minimum_share: Annotated[float, Field(ge=0, lt=1)] = 0.01
+
+    def expected_rows(self, frames: int) -> float:
+        """Mean number of rows of one of the molecules that `movie` draws, at a constant rate."""
+        raise NotImplementedError
+
+    def movie(self, rate: Floats, count: int, rng: np.random.Generator) -> Rows:
+        """Rows of `count` molecules in a movie of len(rate) frames, whose first frame is like every other.
+
+        Args:
+            rate: relative number of molecules that switch on in each frame, some above 0.
+        """
+        raise NotImplementedError
+
+    def snapshots(self, wanted: Floats, rng: np.random.Generator) -> Rows:
+        """Rows of independent single frames, each a moment of a movie that never began.
+
+        Args:
+            wanted: mean number of rows of each frame; the number drawn is Poisson distributed.
+        """
+        counts = rng.poisson(wanted / self.expected_rows(1))
+        frame = np.repeat(np.arange(len(wanted)), counts)
+        rows = self.movie(np.ones(1), len(frame), rng)
+        return Rows(molecule=np.arange(len(rows.molecule)), frame=frame[rows.molecule], share=rows.share)
+
+
+def start_times(rate: Floats, lead: float, count: int, rng: np.random.Generator) -> Floats:
+    """Times between -lead and len(rate), as dense as `rate` says; before 0 as in the first frame."""
+    # Frames of equal rate make one step, so that a constant rate is a plain scaling.
+    ends = np.append(np.flatnonzero(np.diff(rate)) + 1, len(rate)).astype(np.float64)
+    begins = np.concatenate([[0.0], ends[:-1]])
+    steps = rate[begins.astype(np.int64)] * (ends - begins)
+    edges = np.concatenate([[0.0], rate[0] * lead + np.concatenate([[0.0], np.cumsum(steps)])])
+    return np.interp(rng.random(count) * edges[-1], edges, np.concatenate([[-lead, 0.0], ends]))
+
+
+def rows_of_spans(molecule: Ints, start: Floats, stop: Floats, *, frames: int, minimum: float) -> Rows:
+    """Shares of frames 0..frames-1 that spans of time cover; those of one molecule in one frame are added.
+
+    Args:
+        molecule: of each span, rising.
+        start, stop: of each span, frames; spans of one molecule do not overlap.
+        minimum: smallest share that makes a row.
+    """
+    first = np.maximum(np.floor(start).astype(np.int64), 0)
+    last = np.minimum(np.floor(stop).astype(np.int64), frames - 1)
+    length = np.maximum(last - first + 1, 0)
+    span = np.repeat(np.arange(len(start)), length)
+    before = np.repeat(np.cumsum(length) - length - first, length)
+    frame = np.arange(len(span)) - before
+    share = np.minimum(stop[span], frame + 1.0) - np.maximum(start[span], frame)
+    owner = molecule[span]
+    if len(owner) > 1:
+        key = owner * frames + frame
+        if np.any(np.diff(key) <= 0):
+            order = np.argsort(key, kind="stable")
+            key, owner, frame, share = key[order], owner[order], frame[order], share[order]
+            groups = np.flatnonzero(np.diff(key, prepend=-1))
+            owner, frame, share = owner[groups], frame[groups], np.add.reduceat(share, groups)
+    keep = (share >= minimum) & (share > 0)
+    return Rows(molecule=owner[keep], frame=frame[keep], share=share[keep])
+
+
+def rows_of_one_span(mean: float, minimum: float) -> float:
+    """Expected rows of a span of exponential length, see `OnTimeBlinking`."""
+    return exp(-minimum / mean) * (1 + mean - minimum)
+
+
+class OnTimeBlinking(Blinking):
     """A molecule switches on once, at any time, and stays on for an exponentially distributed time.
 
-    Times are in frames. Rows in which the molecule is on for less than `minimum_share` of the frame are
+    Rows in which the molecule is on for less than `minimum_share` of the frame are
     dropped.
 
     A molecule that is on for T, switched on at a uniform time, overlaps a frame by at least e during a
@@ -39,18 +121,22 @@ class OnTimeBlinking(StrictModel):
 
     Args:
         mean_on_frames: mean on-time m, frames.
-        minimum_share: smallest share e of a frame that makes a row (challenge: 1 % of the flux).
     """
 
     kind: Literal["on_time"] = "on_time"
     mean_on_frames: Positive = 1.0
-    minimum_share: Annotated[float, Field(ge=0, lt=1)] = 0.01
 
     @property
     def rows_per_molecule(self) -> float:
         """Expected number of frames with a row, for a molecule far from both ends of the movie."""
-        m, e = self.mean_on_frames, self.minimum_share
-        return exp(-e / m) * (1 + m - e)
+        return rows_of_one_span(self.mean_on_frames, self.minimum_share)
+
+    def expected_rows(self, frames: int) -> float:
+        return self.rows_per_molecule * frames / (frames + self.mean_on_frames)
+
+    def movie(self, rate: Floats, count: int, rng: np.random.Generator) -> Rows:
+        start, stop = self.spans(rate, count, rng)
+        return self.rows(start, stop, frames=len(rate))
 
     def spans(self, rate: Floats, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
         """Switch-on and switch-off times of `count` molecules of a movie, frames.
@@ -62,41 +148,10 @@ class OnTimeBlinking(StrictModel):
         Args:
             rate: relative number of molecules that switch on in each frame.
         """
-        # Frames of equal rate make one step, so that a constant rate is a plain scaling.
-        ends = np.append(np.flatnonzero(np.diff(rate)) + 1, len(rate)).astype(np.float64)
-        begins = np.concatenate([[0.0], ends[:-1]])
-        steps = rate[begins.astype(np.int64)] * (ends - begins)
-        edges = np.concatenate([[0.0], rate[0] * self.mean_on_frames + np.concatenate([[0.0], np.cumsum(steps)])])
-        start = np.interp(rng.random(count) * edges[-1], edges, np.concatenate([[0.0, 0.0], ends]))
+        start = np.maximum(start_times(rate, self.mean_on_frames, count, rng), 0.0)
         stop = start + rng.exponential(self.mean_on_frames, count)
         return start, stop
 
     def rows(self, start: Floats, stop: Floats, *, frames: int) -> Rows:
         """One row per molecule and frame of 0..frames-1 in which it is on long enough."""
-        first = np.floor(start).astype(np.int64)
-        last = np.minimum(np.floor(stop).astype(np.int64), frames - 1)
-        length = np.maximum(last - first + 1, 0)
-        molecule = np.repeat(np.arange(len(start)), length)
-        before = np.repeat(np.cumsum(length) - length - first, length)
-        frame = np.arange(len(molecule)) - before
-        share = np.minimum(stop[molecule], frame + 1.0) - np.maximum(start[molecule], frame)
-        keep = (share >= self.minimum_share) & (share > 0)
-        return Rows(molecule=molecule[keep], frame=frame[keep], share=share[keep])
-
-    def snapshots(self, wanted: Floats, rng: np.random.Generator) -> Rows:
-        """Rows of independent single frames, each a moment of a movie that never began.
-
-        A row's molecule was on when the frame began (m out of 1 + m candidates) or switched on within it.
-
-        Args:
-            wanted: mean number of rows of each frame; the number drawn is Poisson distributed.
-        """
-        candidates = wanted / self.rows_per_molecule * (1 + self.mean_on_frames)
-        counts = rng.poisson(candidates)
-        total = int(counts.sum())
-        frame = np.repeat(np.arange(len(wanted)), counts)
-        start = np.maximum(rng.random(total) * (1 + self.mean_on_frames) - self.mean_on_frames, 0.0)
-        share = np.minimum(rng.exponential(self.mean_on_frames, total), 1.0 - start)
-        keep = (share >= self.minimum_share) & (share > 0)
-        frame, share = frame[keep], share[keep]
-        return Rows(molecule=np.arange(len(frame)), frame=frame, share=share)
+        return rows_of_spans(np.arange(len(start)), start, stop, frames=frames, minimum=self.minimum_share)

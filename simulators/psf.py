@@ -8,10 +8,9 @@ where its light falls.
 from __future__ import annotations
 
 from math import pi, sqrt
-from typing import Annotated, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ._model import Positive, PositiveQuantity, StrictModel, highest
@@ -269,9 +268,6 @@ def _integrals(centre: Tensor, wide: Tensor, pixels: int, pixel_nm: float) -> tu
     height = torch.exp(-0.5 * steps**2) / (sqrt(2 * pi) * wide[:, None])
     share = 0.5 * torch.diff(torch.erf(steps * 0.5**0.5), dim=1)
     return share, -torch.diff(height, dim=1), -torch.diff(steps * height, dim=1)
-
-
-AnyPSF = Annotated[GaussianPSF | AstigmaticPSF, Field(discriminator="kind")]
 
 
 def _render(

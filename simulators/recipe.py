@@ -18,14 +18,35 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from ._model import NotNegative, PositiveQuantity, Quantity, StrictModel, suggest
 from .blinking import OnTimeBlinking
 from .camera import Camera
-from .psf import AnyPSF
-from .structures import Space, Structure
+from .particles import ClustersStructure, GridsStructure, MaskStructure, PointsStructure, RingsStructure
+from .psf import AstigmaticPSF, GaussianPSF
+from .spline import SplinePSF
+from .states import FourStateBlinking, PaintBlinking
+from .structures import FilamentsStructure, ReticulumStructure, Space, TubesStructure, UniformStructure
+from .traces import TracesBlinking
 
 
 def _size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+AnyPSF = Annotated[GaussianPSF | AstigmaticPSF | SplinePSF, Field(discriminator="kind")]
+
+Structure = Annotated[
+    UniformStructure
+    | TubesStructure
+    | FilamentsStructure
+    | ReticulumStructure
+    | RingsStructure
+    | GridsStructure
+    | ClustersStructure
+    | MaskStructure
+    | PointsStructure,
+    Field(discriminator="kind"),
+]
+AnyBlinking = Annotated[
+    OnTimeBlinking | FourStateBlinking | PaintBlinking | TracesBlinking, Field(discriminator="kind")
+]
 _Pixels = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -38,14 +59,15 @@ class Recipe(StrictModel):
         seed: seed of the movie that the recipe names.
         frames: number of frames of that movie.
         size: (height, width), pixels; one number for both.
-        structure: where molecules are: `uniform`, `tubes` or `filaments`.
-        blinking: when they are on: `on_time`.
+        structure: where molecules are: `uniform`, `tubes`, `filaments`, `er`, `rings`, `grids`, `clusters`, `mask` or
+            `points`.
+        blinking: when they are on: `on_time`, `four_state`, `paint` or `traces`.
         photons: flux, photons per frame of a molecule on for the whole frame, before quantum efficiency;
             or range, drawn per molecule.
         density_um2: mean number of rows per frame and square micrometre of the field; or range, drawn per
             block of frames in a movie, per frame in training batches.
         background: photons per pixel and frame; or range, drawn likewise.
-        psf: `gaussian` or `astigmatic`; its `sigma_nm` or range, drawn likewise.
+        psf: `gaussian` or `astigmatic`, its `sigma_nm` or range, drawn likewise; or `spline` from a `file`.
         camera: see `Camera`.
         z_range_nm: lowest and highest molecule, nm.
         margin_nm: how far outside the field molecules still are, nm; their light falls into it.
@@ -61,7 +83,7 @@ class Recipe(StrictModel):
     frames: Annotated[int, Field(ge=1)] = 1000
     size: Annotated[tuple[_Pixels, _Pixels], BeforeValidator(_size)] = (64, 64)
     structure: Structure
-    blinking: OnTimeBlinking = OnTimeBlinking()
+    blinking: AnyBlinking = OnTimeBlinking()
     photons: PositiveQuantity
     density_um2: Quantity
     background: Quantity
@@ -121,13 +143,20 @@ class Recipe(StrictModel):
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the recipe as canonical JSON."""
-    text = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """First 16 hexadecimal digits of the SHA-256 of the recipe as canonical JSON; a PSF file counts by its content."""
+    values = recipe.model_dump(mode="json")
+    values["psf"].pop("file", None)
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def parse_recipe(values: Any, *, source: str) -> Recipe:
+def parse_recipe(values: Any, *, source: str, folder: str | os.PathLike[str] = ".") -> Recipe:
     """A recipe from plain values, with messages that name the source and the key.
+
+    Args:
+        values: keys and values.
+        source: what to call it in messages.
+        folder: where relative paths in it start.
 
     Raises:
         ValueError: what is wrong, a line per key.
@@ -137,7 +166,7 @@ def parse_recipe(values: Any, *, source: str) -> Recipe:
             f"{source} holds {type(values).__name__}, not keys and values; start from one of list_recipes()"
         )
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(values, context={"folder": folder})
     except ValidationError as error:
         raise ValueError(f"{source} is no valid recipe:\n{_explain(error)}") from None
 
@@ -145,8 +174,11 @@ def parse_recipe(values: Any, *, source: str) -> Recipe:
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_url=False):
-        tags = ("gaussian", "astigmatic", "uniform", "tubes", "filaments", "float", "Range")
-        where = ".".join(str(part) for part in item["loc"] if part not in tags)
+        # In a union pydantic puts the kind, or the type tried, between the key and what lies below it.
+        parts = [str(part) for part in item["loc"]]
+        if parts and parts[0] in ("structure", "blinking", "psf"):
+            del parts[1:2]
+        where = ".".join(part for part in parts if part not in ("float", "Range"))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing":
             message = "is missing"
@@ -200,7 +232,7 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{text} is no YAML: {error}") from None
-    return parse_recipe(values, source=text)
+    return parse_recipe(values, source=text, folder=path.parent)
 
 
 def save_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:

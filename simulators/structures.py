@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +43,20 @@ class Geometry(Protocol):
         """x, y, z of `count` molecules, nm."""
 
 
-class UniformStructure(StrictModel):
+class AnyStructure(StrictModel):
+    """What every structure can do; `fixed` says that `build` draws nothing, so that one geometry serves all."""
+
+    fixed: ClassVar[bool] = False
+
+    def build(self, space: Space, rng: np.random.Generator) -> Geometry:
+        """A geometry in this space."""
+        raise NotImplementedError
+
+
+class UniformStructure(AnyStructure):
     """Molecules anywhere in the field and its margin, at any height of the range."""
 
+    fixed: ClassVar[bool] = True
     kind: Literal["uniform"] = "uniform"
 
     def build(self, space: Space, rng: np.random.Generator) -> Geometry:
@@ -66,7 +77,7 @@ class _Box:
         return x, y, z
 
 
-class _WalledStructure(StrictModel):
+class _WalledStructure(AnyStructure):
     """Molecules uniform in a wall of `wall_nm`, with `outer_radius_nm` around centre lines."""
 
     outer_radius_nm: NotNegative = 12.5
@@ -152,7 +163,35 @@ class FilamentsStructure(_WalledStructure):
         return _Walls(lines, outer_radius_nm=self.outer_radius_nm, wall_nm=self.wall_nm, space=space)
 
 
-Structure = Annotated[UniformStructure | TubesStructure | FilamentsStructure, Field(discriminator="kind")]
+class ReticulumStructure(_WalledStructure):
+    """Endoplasmic reticulum: wide hollow tubes that cross the field, flat and bent.
+
+    Args:
+        count: number of tubes (challenge: 2).
+        bend: sideways deviation of the middle points, as a share of the field.
+        outer_radius_nm: outer radius (challenge: 150 nm).
+        wall_nm: thickness of the membrane that holds the molecules (challenge: 6 nm).
+
+    Source: the challenge's public simulator, as described by Sage et al. 2019, doi:10.1038/s41592-019-0364-4.
+    """
+
+    kind: Literal["er"] = "er"
+    outer_radius_nm: NotNegative = 150.0
+    count: Annotated[int, Field(ge=1, le=1000)] = 2
+    bend: NotNegative = 0.12
+
+    def build(self, space: Space, rng: np.random.Generator) -> Geometry:
+        size = np.array([space.width_nm, space.height_nm])
+        low, high = self._centre_heights(space)
+        lines = []
+        first = rng.uniform(0, np.pi)
+        for number in range(self.count):
+            angle = first + number * np.pi / self.count + rng.uniform(-0.3, 0.3)
+            line = _dense(_crossing(angle, rng, bend=self.bend) * size)
+            fraction = _progress(line, space)
+            ends = rng.uniform(low, high, 2)
+            lines.append(np.column_stack([line, ends[0] + fraction * (ends[1] - ends[0])]))
+        return _Walls(lines, outer_radius_nm=self.outer_radius_nm, wall_nm=self.wall_nm, space=space)
 
 
 def _crossing(angle: float, rng: np.random.Generator, through: Floats | None = None, bend: float = 0.1) -> Floats:

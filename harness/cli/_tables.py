@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from simulators import Emitters, Localizations
 
 
@@ -24,6 +27,22 @@ def read_emitters(path: Path, *, pixel_size_nm: float | None = None) -> "Emitter
     if path.is_dir():
         path = path / "emitters.csv"
     return as_emitters(read_table(path, pixel_size_nm=pixel_size_nm))
+
+
+def read_image(path: Path) -> "NDArray[np.float64]":
+    """A TIFF as one image: its frames summed."""
+    import numpy as np
+
+    from harness.io.movies import open_movie
+
+    with open_movie(path) as reader:
+        total = None
+        for block in reader.blocks(100):
+            part = np.asarray(block, np.float64).sum(0)
+            total = part if total is None else total + part
+    if total is None:
+        raise ValueError(f"{path} holds no frame")
+    return total
 
 
 def write_json(value: Any, path: Path) -> None:

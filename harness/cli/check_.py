@@ -46,7 +46,7 @@ class Check:
 
         from harness.analysis import reliability_png, subpixel_uniformity, uniformity_png
         from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, assess
-        from harness.scoring.calibration import calibration
+        from harness.scoring.calibration import calibrations
 
         if self.truth is not None and self.field_nm is None:
             raise ValueError("a truth needs --field-nm WIDTH HEIGHT, e.g. --field-nm 6400 6400")
@@ -66,7 +66,7 @@ class Check:
             protocol = replace(CHALLENGE_3D if self.three_d else CHALLENGE_2D, tolerance_nm=self.tolerance_nm)
             protocol = replace(protocol, quantile=0.0)
             truth = read_emitters(self.truth, pixel_size_nm=self.pixel_size_nm)
-            calibrated = calibration(
+            calibrated = calibrations(
                 assess(truth=truth, found=table, field_nm=self.field_nm, protocol=protocol), bins=self.bins
             )
             picture = reliability_png(calibrated)

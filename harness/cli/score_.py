@@ -1,26 +1,34 @@
 """smlm-zoo score"""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from ._shared import OptionalOutput, print_table
+from ._tables import read_emitters, read_image, read_localizations, write_json
+
+if TYPE_CHECKING:
+    from harness.scoring import Report
 
 
 @dataclass(frozen=True)
 class Score:
-    """Score localizations, of any program, against the truth by the rules of the SMLM Challenge.
+    """Score localizations, of any program, against the truth by the rules of the SMLM Challenge; or an image.
+
+    Intervals are from resampled blocks of 20 frames. The JSON file holds all settings, the counts by block for
+    comparisons, the calibration of predicted sigmas, and with --curves the curves.
 
     Example: smlm-zoo score out/localizations.csv --truth gt.csv --field-nm 6400 6400
+    Example: smlm-zoo score out --truth gt.csv --field-nm 6400 6400 --three-d --wobble wobble.csv -o score.json
+    Example: smlm-zoo score super_resolved.tif --truth gt.csv --field-nm 6400 6400
     """
 
     found: Annotated[Path, tyro.conf.Positional]
-    """Table of localizations, or a folder that holds localizations.csv."""
+    """Table of localizations, a folder that holds localizations.csv, or a super-resolved image of the field (TIFF)."""
     truth: Path
-    """Table of the emitters."""
+    """Table of the emitters, or a folder that holds emitters.csv."""
     field_nm: tuple[float, float]
     """Width and height of the field, nm."""
     pixel_size_nm: float | None = None
@@ -29,45 +37,101 @@ class Score:
     """Largest lateral distance of a pair."""
     axial_tolerance_nm: float = 500.0
     """Largest axial distance of a pair (3D)."""
+    volume_tolerance_nm: float | None = None
+    """Largest 3D distance of a pair as well (3D)."""
+    rule: Literal["greedy", "optimal"] = "greedy"
+    """greedy: nearest pair first, as the challenge; optimal: most pairs, then least distance."""
     border_nm: float = 450.0
     """Molecules nearer to the border than this are left out."""
     quantile: float = 0.25
     """Share of the weakest molecules that are neither asked for nor punished; 0 counts all."""
     three_d: bool = False
     """Score z as well."""
+    wobble: Path | None = None
+    """Table of dx, dy, z in nm that is added to the truth, e.g. from smlm-zoo wobble."""
+    frames: int | None = None
+    """Frames of the movie; default: up to the last one in either table."""
+    resamples: int = 1000
+    """Resampled movies for the intervals; 0: none."""
+    seed: int = 0
+    """Seed of the resampling."""
+    curves: bool = False
+    """Also curves over z, photons, density, crowding and threshold, for the JSON file."""
+    images: bool = False
+    """Also image scores: both tables rendered with a FWHM of 20 nm on 10 nm pixels."""
     output: OptionalOutput = None
     """JSON file to write the scores to."""
 
     def run(self) -> int:
         from dataclasses import replace
 
-        from harness.io.atomic import atomic_path
-        from harness.io.tables import read_table
-        from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, score
-        from simulators import Localizations
+        from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, report
+        from harness.scoring.image_quality import score_image, score_rendered
+        from harness.scoring.wobble import read_wobble
 
-        path = self.found / "localizations.csv" if self.found.is_dir() else self.found
-        found = read_table(path, pixel_size_nm=self.pixel_size_nm)
-        if not isinstance(found, Localizations):
-            columns = {name: getattr(found, name) for name in ("frame", "x_nm", "y_nm", "z_nm", "photons")}
-            found = Localizations(**columns)
+        truth = read_emitters(self.truth, pixel_size_nm=self.pixel_size_nm)
+        if self.found.suffix.lower() in (".tif", ".tiff"):
+            figures = score_image(read_image(self.found), truth=truth, field_nm=self.field_nm)
+            self._show([{"score": key, "value": _shown(value)} for key, value in figures.items()], figures)
+            return 0
         protocol = replace(
             CHALLENGE_3D if self.three_d else CHALLENGE_2D,
             tolerance_nm=self.tolerance_nm,
             axial_tolerance_nm=self.axial_tolerance_nm if self.three_d else None,
+            volume_tolerance_nm=self.volume_tolerance_nm,
             border_nm=self.border_nm,
             quantile=self.quantile,
+            rule=self.rule,
         )
-        truth = read_table(self.truth, pixel_size_nm=self.pixel_size_nm)
-        result = score(truth=truth, found=found, field_nm=self.field_nm, protocol=protocol)
-        figures = result.to_dict()
-        print_table(
-            [{"score": key, "value": _shown(value)} for key, value in figures.items() if not isinstance(value, dict)]
+        found = read_localizations(self.found, pixel_size_nm=self.pixel_size_nm)
+        result = report(
+            truth=truth,
+            found=found,
+            field_nm=self.field_nm,
+            protocol=protocol,
+            wobble=None if self.wobble is None else read_wobble(self.wobble),
+            n_frames=self.frames,
+            seed=self.seed,
+            resamples=self.resamples,
+            curves=self.curves,
         )
-        if self.output is not None:
-            with atomic_path(self.output) as temporary:
-                temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        rows, figures = _rows(result), result.to_dict()
+        if self.images:
+            pictures = score_rendered(truth=truth, found=found, field_nm=self.field_nm, n_frames=self.frames)
+            figures["images"] = pictures
+            rows += [{"score": f"image: {k}", "value": _shown(v), "95 % interval": ""} for k, v in pictures.items()]
+        self._show(rows, figures)
+        for flag in result.flags:
+            print(f"suspicious: {flag}")
         return 0
+
+    def _show(self, rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
+        print_table(rows)
+        if self.output is not None:
+            write_json(figures, self.output)
+
+
+def _rows(result: "Report") -> list[dict[str, Any]]:
+    """Scores with their intervals, then what has none."""
+    figures = result.to_dict()
+    rows = []
+    for name, value in figures.items():
+        if isinstance(value, dict | list) or value is None or name == "rules_version":
+            continue
+        interval = result.intervals.get(name)
+        spread = (
+            "" if interval is None or interval.low != interval.low else f"{interval.low:.4g} .. {interval.high:.4g}"
+        )
+        rows.append({"score": name, "value": _shown(value), "95 % interval": spread})
+    molecules = result.molecules
+    rows += [
+        {"score": f"molecules: {name}", "value": _shown(molecules[name]), "95 % interval": ""}
+        for name in ("molecules", "molecules_found", "recall", "rmse_lateral_nm")
+        if molecules[name] is not None and molecules["rows_per_molecule"] != 1
+    ]
+    for axis, one in result.calibration.items():
+        rows.append({"score": f"{axis}: std of error/sigma", "value": _shown(one.z_std), "95 % interval": ""})
+    return rows
 
 
 def _shown(value: object) -> object:

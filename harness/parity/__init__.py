@@ -214,6 +214,30 @@ def _check_pipeline(case: Case) -> Iterable[Row]:
     return check_pipeline(case)
 
 
+def _is_gaussian_psf(case: Case) -> bool:
+    from .psf_checks import is_gaussian_psf
+
+    return is_gaussian_psf(case)
+
+
+def _check_gaussian_psf(case: Case) -> Iterable[Row]:
+    from .psf_checks import check_gaussian_psf
+
+    return check_gaussian_psf(case)
+
+
+def _is_spline_psf(case: Case) -> bool:
+    from .psf_checks import is_spline_psf
+
+    return is_spline_psf(case)
+
+
+def _check_spline_psf(case: Case) -> Iterable[Row]:
+    from .psf_checks import check_spline_psf
+
+    return check_spline_psf(case)
+
+
 register_kind("losses", _is_losses, _check_losses)
 register_kind("preparation", _is_preparation, _check_preparation)
 register_kind("label", _is_label, _check_label)
@@ -227,6 +251,8 @@ register_kind("DECODE post-processing", is_post_processing, check_post_processin
 register_kind("matching", is_matching, check_matching)
 register_kind("optimal assignment", is_optimal, check_optimal)
 register_kind("emitter tools", is_emitter_tools, check_emitter_tools)
+register_kind("gaussian_psf", _is_gaussian_psf, _check_gaussian_psf)
+register_kind("cubic_spline_psf", _is_spline_psf, _check_spline_psf)
 
 __all__ = [
     "KINDS",

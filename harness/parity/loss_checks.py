@@ -163,11 +163,11 @@ def _metric_rows(file: str, key: str, arrays: Arrays) -> Iterator[Row]:
 
     spikes = arrays.get("target_spikes")
     if spikes is not None and key == "metric__formula_nmse_per_image":
-        ours = [nmse_percent(q, y, scale=False) for q, y in zip(arrays["pred"], spikes, strict=True)]
+        ours = [nmse_percent(q, y) for q, y in zip(arrays["pred"], spikes, strict=True)]
         yield compare(file, key, ours, arrays[key], tolerance=LOSS_TOLERANCE)
     elif spikes is not None and key == "metric__dl4smlm_nmse":
         totals = [np.asarray(a, dtype=np.float64).sum().reshape(1, 1) for a in (arrays["pred"], spikes)]
-        ours = [nmse_percent(totals[0], totals[1], scale=False)]
+        ours = [nmse_percent(totals[0], totals[1])]
         note = "theirs compares total intensities: it is our NMSE of the one-pixel images of the totals"
         yield compare(file, key, ours, np.ravel(arrays[key]), tolerance=LOSS_TOLERANCE, note=note)
     elif spikes is not None and key == "formula_ail_phi" and {"formula_ail_eta", "teacher"} <= arrays.keys():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from simulators.emitters import Emitters, Localizations
 
-from .matching import match
+from .matching import Matches, match
 from .protocol import CHALLENGE_2D, Protocol
 from .wobble import shift_by_wobble
 
@@ -29,6 +31,7 @@ class Assessment:
         truth: emitters inside the border; truth_row: their rows in the table given.
         found: localizations inside the border; found_row: their rows in the table given.
         neighbours: all emitters, those near the border too, where spots appear.
+        matches: all accepted pairs, rows of `truth` and of `found`.
         weak: (rows of truth,) True where the emitter is excused.
         hit_truth, hit_found: rows of `truth` and of `found` that make the hits, ordered by truth row.
         on_weak: (rows of found,) True where paired with a weak emitter.
@@ -44,6 +47,7 @@ class Assessment:
     truth_row: NDArray[np.int64]
     found_row: NDArray[np.int64]
     neighbours: Emitters
+    matches: Matches
     weak: NDArray[np.bool_]
     hit_truth: NDArray[np.int64]
     hit_found: NDArray[np.int64]
@@ -54,6 +58,13 @@ class Assessment:
     def error(self, axis: str) -> NDArray[np.float64]:
         """found - true of the hits, nm; axis "x", "y" or "z"."""
         return getattr(self.found, f"{axis}_nm")[self.hit_found] - getattr(self.truth, f"{axis}_nm")[self.hit_truth]
+
+    def with_quantile(self, quantile: float) -> Assessment:
+        """The same pairs with another share of weak emitters excused; no second matching."""
+        protocol = dataclasses.replace(self.protocol, quantile=quantile)
+        return dataclasses.replace(
+            self, protocol=protocol, **_decide(self.truth, len(self.found), self.matches, quantile)
+        )
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -105,32 +116,40 @@ def assess(
         volume_tolerance_nm=protocol.volume_tolerance_nm,
         rule=protocol.rule,
     )
-    threshold = weak_threshold(truth, protocol.quantile)
-    weak = truth.photons <= threshold if threshold > 0 else np.zeros(len(truth), bool)
-    hit = ~weak[matches.truth_index]
-    on_weak = np.zeros(len(found), bool)
-    on_weak[matches.found_index[~hit]] = True
-    false_alarm = np.ones(len(found), bool)
-    false_alarm[matches.found_index] = False
-    missed = ~weak
-    missed[matches.truth_index] = False
     return Assessment(
         protocol=protocol,
         field_nm=(width, height),
         wobble=None if wobble is None else np.asarray(wobble, np.float64),
-        threshold_photons=threshold,
         truth=truth,
         found=found,
         truth_row=truth_row,
         found_row=found_row,
         neighbours=everyone,
-        weak=weak,
-        hit_truth=matches.truth_index[hit],
-        hit_found=matches.found_index[hit],
-        on_weak=on_weak,
-        false_alarm=false_alarm,
-        missed=missed,
+        matches=matches,
+        **_decide(truth, len(found), matches, protocol.quantile),
     )
+
+
+def _decide(truth: Emitters, n_found: int, matches: Matches, quantile: float) -> dict[str, Any]:
+    """Who is weak, and what follows from it for each row."""
+    threshold = weak_threshold(truth, quantile)
+    weak = truth.photons <= threshold if threshold > 0 else np.zeros(len(truth), bool)
+    hit = ~weak[matches.truth_index]
+    on_weak = np.zeros(n_found, bool)
+    on_weak[matches.found_index[~hit]] = True
+    false_alarm = np.ones(n_found, bool)
+    false_alarm[matches.found_index] = False
+    missed = ~weak
+    missed[matches.truth_index] = False
+    return {
+        "threshold_photons": threshold,
+        "weak": weak,
+        "hit_truth": matches.truth_index[hit],
+        "hit_found": matches.found_index[hit],
+        "on_weak": on_weak,
+        "false_alarm": false_alarm,
+        "missed": missed,
+    }
 
 
 def weak_threshold(truth: Emitters, quantile: float) -> float:

@@ -118,7 +118,7 @@ _NUMBERS = (
 )  # fmt: skip
 
 
-def calibration(assessment: Assessment, *, bins: int = 10) -> dict[str, Calibration]:
+def calibrations(assessment: Assessment, *, bins: int = 10) -> dict[str, Calibration]:
     """Calibration of each scored axis, and of the photons where both sides have them.
 
     Returns:

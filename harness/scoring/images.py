@@ -11,20 +11,40 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 from simulators.emitters import Emitters, Localizations
 
 _MAX_PIXELS = 400_000_000
 
 
-def nmse_percent(estimate: ArrayLike, reference: ArrayLike, *, scale: bool) -> float:
-    """Normalised mean squared error in percent: 100 sum((s estimate - reference)^2) / sum(reference^2).
+def nmse(estimate: ArrayLike, reference: ArrayLike) -> float:
+    """Normalised mean squared error after the best scale: sum((s estimate - reference)^2) / sum(reference^2).
+
+    s is the least-squares factor, no offset. Not to be mixed up with `nmse_percent`, which has s = 1.
+
+    Args:
+        estimate: (..., H, W).
+        reference: same shape. Of a stack the mean over its images is given, each with its own factor.
+
+    Returns:
+        A share: 0 at best, 1 for an all-zero estimate; nan when a reference is all zero.
+
+    Raises:
+        ValueError: the shapes differ or have fewer than two axes.
+    """
+    q, y = _stacks(estimate, reference)
+    return _relative_error(q * _factors(q, y)[:, None, None], y)
+
+
+def nmse_percent(estimate: ArrayLike, reference: ArrayLike) -> float:
+    """Normalised mean squared error in percent, as it is: 100 sum((estimate - reference)^2) / sum(reference^2).
+
+    The definition of the Deep-STORM family; it needs both images in one unit. `nmse` scales first.
 
     Args:
         estimate: (..., H, W).
         reference: same shape. Of a stack the mean over its images is given.
-        scale: True multiplies each estimate by the least-squares factor s first (no offset); False takes s =
-            1.
 
     Returns:
         0 at best; 100 for an all-zero estimate. nan when a reference is all zero.
@@ -33,13 +53,15 @@ def nmse_percent(estimate: ArrayLike, reference: ArrayLike, *, scale: bool) -> f
         ValueError: the shapes differ or have fewer than two axes.
     """
     q, y = _stacks(estimate, reference)
-    power = (y**2).sum((1, 2))
-    if scale:
-        norm = (q**2).sum((1, 2))
-        factor = np.divide((q * y).sum((1, 2)), norm, out=np.zeros_like(norm), where=norm > 0)
-        q = q * factor[:, None, None]
-    error = ((q - y) ** 2).sum((1, 2))
-    return float(np.mean(100 * np.divide(error, power, out=np.full_like(power, math.nan), where=power > 0)))
+    return 100 * _relative_error(q, y)
+
+
+def least_squares_factor(estimate: ArrayLike, reference: ArrayLike) -> float:
+    """The number that brings an image nearest to its reference, no offset; 0 for an all-zero estimate."""
+    q, y = _stacks(estimate, reference)
+    if len(q) != 1:
+        raise ValueError(f"estimate is {np.shape(estimate)}; give one image, (H, W)")
+    return float(_factors(q, y)[0])
 
 
 def snr_db(estimate: ArrayLike, reference: ArrayLike) -> float:
@@ -153,6 +175,42 @@ def render(
         np.add.at(padded, index.ravel(), (down[:, :, None] * across[:, None, :]).ravel())
     image = padded.reshape(-1, wide)[margin : margin + rows, margin : margin + columns]
     return image.astype(np.float32)
+
+
+def resample_area(image: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """An image on another grid over the same field: every new pixel takes its share of the area of the old ones.
+
+    The sum of the image stays. Sizes may have any ratio.
+
+    Args:
+        image: (H, W).
+        shape: rows and columns wanted.
+
+    Raises:
+        ValueError: other than two axes, or an empty image or shape.
+    """
+    old = np.asarray(image, np.float64)
+    if old.ndim != 2 or not old.size or min(shape) < 1:
+        raise ValueError(f"image is {old.shape} and is to become {shape}; give (H, W), not empty")
+    return _overlap(old.shape[0], shape[0]) @ (old @ _overlap(old.shape[1], shape[1]).T)
+
+
+def _overlap(old: int, new: int) -> csr_array:
+    """(new, old): which share of each old pixel lies in each new one."""
+    edges = np.unique(np.concatenate([np.arange(old + 1) / old, np.arange(new + 1) / new]))
+    middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    row, column = (np.minimum((middle * n).astype(np.int64), n - 1) for n in (new, old))
+    return csr_array((width * old, (row, column)), shape=(new, old))
+
+
+def _factors(q: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    norm = (q**2).sum((1, 2))
+    return np.divide((q * y).sum((1, 2)), norm, out=np.zeros_like(norm), where=norm > 0)
+
+
+def _relative_error(q: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    power, error = (y**2).sum((1, 2)), ((q - y) ** 2).sum((1, 2))
+    return float(np.mean(np.divide(error, power, out=np.full_like(power, math.nan), where=power > 0)))
 
 
 def _stacks(estimate: ArrayLike, reference: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,15 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from leaderboard.statistics import BLOCK_FRAMES, NO_HIT_EFFICIENCY, Blocks
 from simulators.emitters import Emitters, Localizations
 
 from .assessment import Assessment, assess
 from .matching import Rule
 from .protocol import CHALLENGE_2D, CHALLENGE_3D, RULES_VERSION, Protocol
 from .wobble import wobble_settings
-
-NO_HIT_EFFICIENCY = -100.0
-"""Efficiency of a result without any true positive, whose RMSE is undefined."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +118,25 @@ class Score:
         if self.protocol.dimensions == 2:
             return self.efficiency_lateral
         return (self.efficiency_lateral + self.efficiency_axial) / 2
+
+    def blocks(self, *, n_frames: int, block_frames: int = BLOCK_FRAMES) -> Blocks:
+        """The counts by blocks of consecutive frames, for intervals and comparisons (`leaderboard.statistics`).
+
+        Args:
+            n_frames: frames of the movie; rows of later frames count in the last block.
+            block_frames: frames in a block; a shorter last one is a block.
+        """
+        return Blocks.of_frames(
+            frame=np.minimum(self.frame, max(n_frames - 1, 0)),
+            tp=self.frame_tp,
+            fp=self.frame_fp,
+            fn=self.frame_fn,
+            lateral_nm2=self.frame_lateral_nm2,
+            axial_nm2=self.frame_axial_nm2,
+            n_frames=max(n_frames, 1),
+            dimensions=self.protocol.dimensions,
+            block_frames=block_frames,
+        )
 
     def to_dict(self, *, per_frame: bool = False) -> dict[str, Any]:
         """Plain numbers, strings and lists, ready for JSON; undefined numbers become None.

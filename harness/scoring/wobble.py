@@ -7,6 +7,8 @@ by a table measured on the bead stack with the entrant's own localizations.
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +112,40 @@ def _supported(heights: NDArray[np.float64], inner: NDArray[np.float64]) -> NDAr
             kept.append(float(position))
             last = position
     return np.array(kept)
+
+
+def read_wobble(path: str | os.PathLike[str]) -> NDArray[np.float64]:
+    """A wobble table from a CSV of dx, dy, z in nm, with or without a header line.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: other than three columns of finite numbers.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise FileNotFoundError(f"no wobble table at {place}")
+    rows = []
+    for number, line in enumerate(place.read_text(encoding="utf-8-sig").splitlines()):
+        if not line.strip():
+            continue
+        try:
+            rows.append([float(cell) for cell in line.replace(";", ",").split(",")])
+        except ValueError:
+            if number:
+                raise ValueError(f"{place}, line {number + 1}: {line!r} is no row dx, dy, z") from None
+    if not rows or {len(row) for row in rows} != {3}:
+        raise ValueError(f"{place}: expected rows of three numbers dx, dy, z in nm")
+    return check_wobble(rows)
+
+
+def write_wobble(wobble: ArrayLike, path: str | os.PathLike[str]) -> None:
+    """Write a wobble table as CSV; the file appears complete or not at all."""
+    from harness.io.atomic import atomic_path
+
+    table = check_wobble(wobble)
+    lines = ["dx_nm,dy_nm,z_nm", *(",".join(f"{value:.6g}" for value in row) for row in table)]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def wobble_settings(wobble: ArrayLike | None) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.scoring.images import nmse_percent, psnr_db, render, snr_db, ssim
+from harness.scoring.images import least_squares_factor, nmse, nmse_percent, psnr_db, render, snr_db, ssim
 from simulators.emitters import Emitters
 
 
@@ -46,17 +46,20 @@ def test_render_of_nothing_and_of_far_away():
 
 def test_nmse_by_hand():
     reference = np.array([[3.0, 4.0]])
-    assert nmse_percent([[3.0, 4.0]], reference, scale=False) == 0
-    assert nmse_percent([[0.0, 0.0]], reference, scale=False) == 100
-    assert nmse_percent([[4.0, 3.0]], reference, scale=False) == pytest.approx(100 * 2 / 25)
-    assert nmse_percent([[6.0, 8.0]], reference, scale=False) == pytest.approx(100)
-    assert nmse_percent([[6.0, 8.0]], reference, scale=True) == pytest.approx(0)
-    assert nmse_percent([[0.0, 0.0]], reference, scale=True) == 100
+    assert nmse_percent([[3.0, 4.0]], reference) == 0
+    assert nmse_percent([[0.0, 0.0]], reference) == 100
+    assert nmse_percent([[4.0, 3.0]], reference) == pytest.approx(100 * 2 / 25)
+    assert nmse_percent([[6.0, 8.0]], reference) == pytest.approx(100)
+    assert nmse([[6.0, 8.0]], reference) == pytest.approx(0)
+    assert nmse([[4.0, 3.0]], reference) == pytest.approx(1 - (24 / 25) ** 2)  # factor 24/25
+    assert nmse([[0.0, 0.0]], reference) == 1
+    assert least_squares_factor([[6.0, 8.0]], reference) == pytest.approx(0.5)
     stack = np.array([[[3.0, 4.0]], [[0.0, 0.0]]])
-    assert nmse_percent(stack, np.array([reference, reference]), scale=False) == pytest.approx(50)
-    assert math.isnan(nmse_percent([[1.0, 2.0]], [[0.0, 0.0]], scale=False))
+    assert nmse_percent(stack, np.array([reference, reference])) == pytest.approx(50)
+    assert math.isnan(nmse_percent([[1.0, 2.0]], [[0.0, 0.0]]))
+    assert math.isnan(nmse([[1.0, 2.0]], [[0.0, 0.0]]))
     with pytest.raises(ValueError, match="estimate is"):
-        nmse_percent([[1.0]], reference, scale=False)
+        nmse_percent([[1.0]], reference)
 
 
 def test_nearer_images_score_better():
@@ -67,7 +70,7 @@ def test_nearer_images_score_better():
     for metric in (ssim, psnr_db, snr_db):
         values = [metric(image, reference) for image in images]
         assert values[0] > values[1] > values[2]
-    errors = [nmse_percent(image, reference, scale=True) for image in images]
+    errors = [nmse(image, reference) for image in images]
     assert 0 < errors[0] < errors[1] < errors[2]
     assert ssim(reference, reference) == pytest.approx(1)
     assert psnr_db(reference, reference) == snr_db(reference, reference) == math.inf

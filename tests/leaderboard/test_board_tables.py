@@ -3,11 +3,15 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from leaderboard import Dataset, Environment, Model, Result, Runtime, Scores, Settings, Timing
+from leaderboard import Dataset, Detail, Environment, Model, Result, Runtime, Scores, Settings, Timing
+from leaderboard.board import image_frame, markdown_page
+from leaderboard.statistics import Blocks
 from leaderboard.table import escape_csv, make_board, pareto, results_frame, summary, to_csv, to_markdown
 
 
@@ -170,3 +174,52 @@ def test_markdown_numbers():
         "| 0.012 | - |",
         "| - | 3 |",
     ]
+
+
+def with_blocks(model, dataset, recall, seed=0):
+    rng = np.random.default_rng(seed)
+    tp = rng.binomial(40, recall, 30)
+    counts = {"tp": tp, "fp": [2] * 30, "fn": 40 - tp, "lateral_nm2": tp * 900.0, "axial_nm2": [0] * 30}
+    blocks = Blocks(**counts)
+    return replace(
+        scored(model, dataset, blocks.scores()["efficiency"]),
+        detail=Detail(blocks=blocks.to_dict()),
+    )
+
+
+def test_models_that_the_blocks_cannot_tell_apart_share_a_rank():
+    results = [with_blocks("a", "ld", 0.9), with_blocks("b", "ld", 0.9, seed=1), with_blocks("c", "ld", 0.4)]
+    board = make_board(results)
+    assert board.score("a", "ld") != board.score("b", "ld")
+    assert [board.rank(name, "ld") for name in "abc"] == [1.5, 1.5, 3]
+    # one record without blocks: the plain order again
+    board = make_board([*results[1:], scored("a", "ld", 60.0)])
+    assert sorted(board.rank(name, "ld") for name in "abc") == [1, 2, 3]
+    # a movie where one model lacks a result: it has no rank there, and no mean
+    board = make_board([*results, with_blocks("a", "hd", 0.9), with_blocks("c", "hd", 0.4)])
+    assert math.isnan(board.rank("b", "hd"))
+    assert math.isnan(board.mean_rank("b"))
+    assert board.mean_rank("a") == pytest.approx((1.5 + 1) / 2)
+
+
+def test_details_survive_the_file_and_stay_out_of_the_csv():
+    one = with_blocks("a", "ld", 0.9)
+    again = Result.from_json(one.to_json())
+    assert again == one
+    assert Blocks.from_dict(again.detail.blocks).scores()["efficiency"] == pytest.approx(one.scores.efficiency)
+    assert "blocks" not in to_csv(results_frame([one]))
+    damaged = replace(one, detail=Detail(blocks={**one.detail.blocks, "tp": ["x"]}))
+    assert make_board([damaged]).rank("a", "ld") == 1
+
+
+def test_image_scores_have_a_table_of_their_own():
+    results = [with_blocks("a", "ld", 0.9), with_blocks("b", "ld", 0.4)]
+    assert image_frame(make_board(results), "ld").empty
+    images = {"snr_db": 3.5, "nmse": 0.4, "nmse_percent": 45.0, "ssim": None, "fwhm_nm": 20}
+    results[0] = replace(results[0], detail=replace(results[0].detail, images=images))
+    board = make_board(results)
+    table = image_frame(board, "ld")
+    assert list(table["model"]) == ["a"]
+    assert (table.loc[0, "NMSE"], table.loc[0, "NMSE unscaled %"], table.loc[0, "rendered FWHM nm"]) == (0.4, 45, 20)
+    assert math.isnan(table.loc[0, "SSIM"])
+    assert "images" in markdown_page(board)

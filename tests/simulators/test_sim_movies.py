@@ -179,7 +179,7 @@ def test_residuals_of_a_simulated_movie_follow_the_camera():
 
 
 def test_molecules_outside_the_field_light_its_border():
-    dark = uniform(frames=64, size=20, photons=10_000, density_um2=2, background=0, camera=Camera.ideal(100))
+    dark = uniform(frames=512, size=20, photons=10_000, density_um2=2, background=0, camera=Camera.ideal(100))
     movie = simulate(dark, np.random.default_rng(1))
     mean = movie.frames.mean(0)
     border = np.concatenate([mean[0], mean[-1], mean[:, 0], mean[:, -1]]).mean()

@@ -12,7 +12,7 @@ TUBES = {"tubes-2d-ld": (0.05, 8000, 90), "tubes-2d-hd": (0.5, 8000, 90), "tubes
 
 def test_the_named_recipes_are_there():
     assert set(list_recipes()) >= {*TUBES, "epfl-2d"}
-    assert list_recipes("tubes-*") == sorted(TUBES)
+    assert set(list_recipes("tubes-2d-*")) >= set(TUBES)
     for name in list_recipes():
         assert load_recipe(name).name == name
 
@@ -26,7 +26,8 @@ def test_the_numbers_all_share(name):
         (100, 100), 0.9, 300, 74.4, 45, 100)  # fmt: skip
     assert (c.spurious_charge_e, c.max_adu, c.rounding) == (0.002, 65535, "truncate")
     assert (r.psf.kind, r.psf.defocus_nm, r.z_range_nm) == ("gaussian", 420, (-300, 300))
-    assert (r.blinking.kind, r.blinking.mean_on_frames, r.blinking.minimum_share) == ("on_time", 1, 0.01)
+    kind = "four_state" if name in TUBES else "on_time"
+    assert (r.blinking.kind, r.blinking.mean_on_frames, r.blinking.minimum_share) == (kind, 1, 0.01)
 
 
 @pytest.mark.parametrize(("name", "numbers"), TUBES.items())

@@ -1,0 +1,199 @@
+"""The threshold of a model, found on validation movies that are the same for every model, and then frozen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.io.atomic import atomic_path
+from harness.localization import photons_of
+from harness.ready import ReadyModel
+from harness.scoring import CHALLENGE_2D, Protocol, choose_threshold
+from simulators import Emitters, Localizations, Movie, Recipe, load_recipe, simulate
+from zoo import EmitterMaps
+
+RECIPE = "epfl-2d"
+MOVIES, FRAMES, SIZE = 8, 8, (40, 40)
+TRIALS = 20
+SEED_STEP = 900_001
+"""Validation movies have the recipe's seed plus this, plus their number: no test movie and no training frame has it."""
+IMAGE_RANGE, MAP_RANGE = (0.01, 1.0), (0.05, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdChoice:
+    """A threshold and everything that it depends on.
+
+    Attributes:
+        threshold: the chosen one. efficiency: on the validation movies, at it.
+        trials, low, high: the search: equal steps of the logarithm.
+        protocol: name and settings of the score.
+        movies: name, hash, seed and frames of each validation movie.
+        curve: the score at every trial.
+    """
+
+    threshold: float
+    efficiency: float
+    trials: int
+    low: float
+    high: float
+    protocol: dict[str, Any]
+    movies: tuple[dict[str, Any], ...]
+    curve: tuple[dict[str, Any], ...]
+
+    @property
+    def source(self) -> str:
+        """In words, for a record."""
+        names = sorted({str(movie["name"]) for movie in self.movies})
+        frames = sum(int(movie["frames"]) for movie in self.movies)
+        return f"{len(self.movies)} validation movies of {', '.join(names)}, {frames} frames, {self.trials} trials"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        return json.loads(json.dumps(asdict(self), allow_nan=False))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ThresholdChoice:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: keys that are missing or unknown.
+        """
+        try:
+            return cls(**{**data, "movies": tuple(data["movies"]), "curve": tuple(data["curve"])})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"no record of a threshold: {error}") from error
+
+
+def validation_movies(
+    recipe: str | Recipe = RECIPE,
+    *,
+    movies: int = MOVIES,
+    frames: int = FRAMES,
+    size: tuple[int, int] = SIZE,
+) -> list[tuple[Recipe, Movie]]:
+    """Short movies of a domain, each with its own draw of what the recipe leaves open.
+
+    Args:
+        recipe: name, file or recipe.
+        movies, frames, size: how many, of how many frames, of which height and width in camera pixels.
+
+    Raises:
+        ValueError: no such recipe, or nothing to simulate.
+    """
+    if movies < 1 or frames < 1:
+        raise ValueError(f"{movies} movies of {frames} frames; give at least 1 of 1")
+    base = load_recipe(recipe) if isinstance(recipe, str) else recipe
+    result = []
+    for number in range(movies):
+        own = base.with_(seed=base.seed + SEED_STEP + number, frames=frames, size=size)
+        result.append((own, simulate(own, own.rng())))
+    return result
+
+
+def refuse_test_movies(validation: Iterable[Recipe], test: Iterable[Recipe]) -> None:
+    """Raises:
+    ValueError: a validation movie is a test movie.
+    """
+    shared = {recipe.hash for recipe in validation} & {recipe.hash for recipe in test}
+    if shared:
+        raise ValueError(
+            f"{len(shared)} validation movies are test movies; find thresholds on other movies than they are used on"
+        )
+
+
+def find_threshold(
+    model: ReadyModel,
+    movies: Sequence[tuple[Recipe, Movie]],
+    *,
+    trials: int = TRIALS,
+    protocol: Protocol = CHALLENGE_2D,
+) -> ThresholdChoice:
+    """The threshold of largest efficiency over all validation movies together.
+
+    Args:
+        model: any model of the zoo; its card's own threshold is not looked at.
+        movies: from `validation_movies`; pixel sizes and fields must be equal.
+        trials: number of thresholds tried, the same for every model that is compared.
+        protocol: settings of the score.
+
+    Raises:
+        ValueError: no movies, or movies of different fields.
+    """
+    if not movies:
+        raise ValueError("no validation movies; see harness.thresholding.validation_movies")
+    shapes = {(movie.frames.shape[1:], movie.camera.pixel_size_nm) for _, movie in movies}
+    if len(shapes) != 1:
+        raise ValueError(f"validation movies differ in field or pixel: {sorted(map(str, shapes))}; give equal ones")
+    (height, width), pixel = next(iter(shapes))
+    starts = np.cumsum([0, *(len(movie) for _, movie in movies)])[:-1].tolist()
+    raw = [model.raw(photons_of(movie.frames, movie.camera), len(movie), len(movie)) for _, movie in movies]
+    truth = Emitters.concatenate(
+        [movie.emitters.replace(frame=movie.emitters.frame + s) for s, (_, movie) in zip(starts, movies, strict=True)]
+    )
+
+    def decode(level: float) -> Localizations:
+        return Localizations.concatenate(
+            [
+                model.decode(part, threshold=level, pixel_size_nm=pixel, first_frame=start)
+                for part, start in zip(raw, starts, strict=True)
+            ]
+        )
+
+    low, high = MAP_RANGE if isinstance(getattr(model, "output", None), EmitterMaps) else IMAGE_RANGE
+    field = (width * pixel[0], height * pixel[1])
+    threshold, curve = choose_threshold(
+        decode, truth=truth, field_nm=field, low=low, high=high, trials=trials, protocol=protocol
+    )
+    best = next(point for point in curve if point.threshold == threshold)
+    points = [
+        {name: None if value != value else value for name, value in asdict(point).items()}  # nan is no JSON
+        for point in curve
+    ]
+    return ThresholdChoice(
+        threshold=threshold,
+        efficiency=best.efficiency,
+        trials=trials,
+        low=low,
+        high=high,
+        protocol=asdict(protocol),
+        movies=tuple({"name": r.name, "hash": r.hash, "seed": r.seed, "frames": len(m)} for r, m in movies),
+        curve=tuple(points),
+    )
+
+
+def frozen_threshold(
+    model: ReadyModel,
+    path: Path,
+    movies: Sequence[tuple[Recipe, Movie]],
+    *,
+    trials: int = TRIALS,
+    protocol: Protocol = CHALLENGE_2D,
+) -> ThresholdChoice:
+    """The threshold found earlier and written to a file; found now, and written, where it is not there.
+
+    A file from other movies, trials or settings counts as not there.
+    """
+    if path.is_file():
+        try:
+            known = ThresholdChoice.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError:
+            known = None
+        hashes = [recipe.hash for recipe, _ in movies]
+        if (
+            known is not None
+            and [movie["hash"] for movie in known.movies] == hashes
+            and known.trials == trials
+            and known.protocol == json.loads(json.dumps(asdict(protocol)))
+        ):
+            return known
+    choice = find_threshold(model, movies, trials=trials, protocol=protocol)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(choice.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return choice
