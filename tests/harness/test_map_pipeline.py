@@ -85,14 +85,14 @@ def test_tiles_equal_the_whole(name):
 def test_sizes_that_are_no_multiple_change_no_coordinate(name):
     movie, model = counts(4, 21, 29), model_of(name)
     photons = torch.from_numpy(CAMERA.to_photons(movie))
-    padded = torch.nn.functional.pad(photons, (0, 3, 0, 3), mode="replicate")
+    rows, columns = -21 % model.size_multiple, -29 % model.size_multiple
+    padded = torch.nn.functional.pad(photons, (0, columns, 0, rows), mode="replicate")
     padded = torch.cat([padded[:1], padded, padded[-1:]])
     with torch.no_grad():
         expected = model.network(padded[None])[0, ..., :21, :29]
     found = maps_of(model, movie)
     assert found.shape == expected.shape
-    if model.size_multiple == 4:  # both pad to 24 x 32
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert localize(model, movie, camera=CAMERA).image.shape == (168, 232)
 
 
@@ -237,3 +237,40 @@ def test_both_timings_say_what_they_compare():
     rows = time_movie_to_table("decode", frames=3, size=8, rounds=1)
     assert rows[0]["speed"] == "1.00x"
     assert all(float(row["frames/s"]) > 0 for row in rows)
+
+
+class EndlessMovie:
+    """Frames that are made when they are read."""
+
+    def __init__(self, frames, side):
+        self.frames, self.side, self.some = frames, side, counts(8, side, side)
+
+    def __len__(self):
+        return self.frames
+
+    def read(self, first, last):
+        return self.some[np.arange(first, last) % 8]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_movie(tmp_path):
+    from harness.io.tables import TableWriter
+    from harness.localization import stream
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 2**20
+
+    model, seen = model_of("compact"), {}
+    before = resident()
+
+    def progress(done):
+        seen[done] = resident()
+
+    with TableWriter(tmp_path / "table.csv") as table:
+        stream(model, EndlessMovie(3000, 256), table.write, camera=CAMERA, progress=progress)
+    assert table.rows > 100_000
+    early = max(value for frame, value in seen.items() if frame <= 500)
+    late = max(value for frame, value in seen.items() if frame > 2500)
+    assert late - before < 2048
+    assert late < 1.05 * early
