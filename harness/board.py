@@ -26,6 +26,7 @@ from harness.models import in_onnx, load_network, model_name, open_model, ready
 from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
 from harness.ready import ImageModel, ReadyModel
 from harness.scoring import CHALLENGE_2D, report, score
+from harness.scoring.bounds import emitter_variances
 from harness.scoring.image_quality import score_rendered
 from harness.scoring.images import render
 from harness.thresholding import MOVIES, ThresholdChoice, frozen_threshold, refuse_test_movies, validation_movies
@@ -50,6 +51,7 @@ AGREEMENT_FRAMES = 16
 JACCARD_TOLERANCE = 0.5  # points
 RMSE_TOLERANCE_NM = 0.5
 TIMED_SIZE = 64  # camera pixels
+ISOLATED_NM = 1000.0  # emitters with another one nearer in their frame are not held against the bound
 DEFAULT_FRAMES = {"tubes-2d-ld": 400, "tubes-2d-hd": 300, "tubes-2d-uhd": 150}
 
 
@@ -302,7 +304,7 @@ def _measure(
         if name not in scored:
             whole = name == compared and len(movie) <= AGREEMENT_FRAMES  # then it was localized just now
             found = found_there[chosen] if whole else localize(model, movie.frames, camera=movie.camera).localizations
-            scores = _scores(movie, found)
+            scores = _scores(recipe, movie, found)
             keep(chosen, recipe, scores)
             step(f"{entry.source} on {name}: efficiency {scores['efficiency']:.1f}", 1)
         else:
@@ -377,10 +379,22 @@ def _field_nm(movie: Movie) -> tuple[float, float]:
     return width * size_x, height * size_y
 
 
-def _scores(movie: Movie, found: Localizations) -> dict[str, Any]:
+def _scores(recipe: Recipe, movie: Movie, found: Localizations) -> dict[str, Any]:
     """Everything that the record of a score holds."""
     field = _field_nm(movie)
-    one = report(truth=movie.emitters, found=found, field_nm=field, protocol=CHALLENGE_2D, n_frames=len(movie))
+    width = getattr(recipe.psf, "sigma_nm", None)
+    bound = None
+    if isinstance(width, int | float):  # one PSF for the whole movie
+        bound = emitter_variances(movie.emitters, psf=recipe.psf, camera=movie.camera)
+    one = report(
+        truth=movie.emitters,
+        found=found,
+        field_nm=field,
+        protocol=CHALLENGE_2D,
+        n_frames=len(movie),
+        crlb=bound,
+        isolated_nm=ISOLATED_NM,
+    )
     images = score_rendered(truth=movie.emitters, found=found, field_nm=field, n_frames=len(movie))
     return {**one.to_dict(), "images": images}
 
@@ -438,7 +452,7 @@ def _result(
     )
 
 
-_DETAILS = ("blocks", "curves", "molecules", "calibration", "images", "settings")
+_DETAILS = ("blocks", "curves", "molecules", "calibration", "crlb", "images", "settings")
 _SHARES = ("precision", "recall", "f1")
 
 
@@ -455,8 +469,18 @@ def _recorded(scores: dict[str, Any]) -> Scores:
         **{name: scores[name] for name in own},
         **{name: scores[name] / 100 for name in _SHARES},
         **ends,
+        rmse_over_crlb=_over_bound(scores["crlb"]),
         sigma_z_std=sum(lateral) / len(lateral) if lateral else None,
     )
+
+
+def _over_bound(crlb: dict[str, dict[str, Any]]) -> float | None:
+    """Lateral RMSE over the lateral bound."""
+    lateral = [crlb[axis] for axis in "xy" if axis in crlb]
+    if len(lateral) < 2 or not all(axis["n"] for axis in lateral):
+        return None
+    rmse, bound = (sum(axis[name] ** 2 for axis in lateral) for name in ("rmse", "bound"))
+    return (rmse / bound) ** 0.5
 
 
 def _dataset(recipe: Recipe) -> Dataset:

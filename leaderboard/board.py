@@ -106,6 +106,7 @@ def condition_frame(board: Board, condition: str) -> pd.DataFrame:
                 "recall %": _percent(s.recall),
                 "F1 %": _percent(s.f1),
                 "RMSE nm": s.rmse_lateral_nm,
+                "RMSE/CRLB isolated": s.rmse_over_crlb,
                 "bias x nm": s.bias_x_nm,
                 "bias y nm": s.bias_y_nm,
                 "grid floor nm": result.model.grid_floor_nm,

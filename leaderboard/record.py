@@ -205,7 +205,8 @@ class Scores(_Section):
     `efficiency` holds for `Settings.quantile`; `efficiency_quantile0` counts every molecule, however weak;
     `efficiency_100nm` allows 100 nm instead of `Settings.tolerance_nm`. `_low` and `_high` are the ends of 95 %
     intervals from resampled blocks of frames. `rmsmd_nm` compares point sets over the whole movie, clipped at 250 nm.
-    `sigma_z_std` is the standard deviation of error / predicted sigma over the lateral axes (1 at best).
+    `sigma_z_std` is the standard deviation of error / predicted sigma over the lateral axes (1 at best);
+    `rmse_over_crlb` the lateral RMSE of isolated molecules over their Cramer-Rao bound for one frame.
     """
 
     title: ClassVar[str] = "scores"
@@ -239,6 +240,7 @@ class Scores(_Section):
     photon_correlation: float | None = _number(-1, 1)
     rmsmd_nm: float | None = _number(0)
     sigma_z_std: float | None = _number(0)
+    rmse_over_crlb: float | None = _number(0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,8 +267,8 @@ class Detail(_Section):
     """What belongs to a score and is no single number; left out of the CSV.
 
     `blocks`: counts by blocks of frames (`leaderboard.statistics.Blocks`), from which intervals and comparisons
-    follow; `curves`: over z, photons, density, crowding and threshold; `molecules`, `calibration`, `settings` as the
-    scorer names them; `images`: scores of the rendered image (FWHM and pixel in it), `nmse` a share after the
+    follow; `curves`: over z, photons, density, crowding and threshold; `molecules`, `calibration`, `crlb`, `settings`
+    as the scorer names them; `images`: scores of the rendered image (FWHM and pixel in it), `nmse` a share after the
     least-squares factor, `nmse_percent` as it is; `flags`: what looks wrong, in words.
     """
 
@@ -275,6 +277,7 @@ class Detail(_Section):
     curves: dict[str, Any] = field(default_factory=dict)
     molecules: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    crlb: dict[str, Any] = field(default_factory=dict)
     images: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     flags: str = ""

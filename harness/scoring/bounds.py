@@ -4,13 +4,69 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from simulators.emitters import Emitters
 
 from .assessment import Assessment
 from .matching import neighbours_within
+
+if TYPE_CHECKING:
+    from simulators.camera import Camera
+    from simulators.psf import PSF
+
+REGION_PX = 15
+
+
+def emitter_variances(
+    emitters: Emitters, *, psf: PSF, camera: Camera, dimensions: int = 2
+) -> dict[str, NDArray[np.float64]]:
+    """Cramer-Rao bound of each emitter, as if alone: variances for `crlb_scores`.
+
+    Position, photons and background are unknown, in 3D the height too; the camera's noise is known. Pixels of a
+    region of 15 x 15 round the emitter are looked at, beyond the border of the field as well.
+
+    Args:
+        emitters: with photons and background.
+        psf: the one that made the movie, of one width.
+        camera: without maps.
+        dimensions: 2 takes the height as known.
+
+    Raises:
+        ValueError: photons or background that are missing.
+    """
+    import torch
+
+    from simulators.crlb import crlb
+
+    for name in ("photons", "background"):
+        unknown = int((~np.isfinite(getattr(emitters, name))).sum())
+        if unknown:
+            raise ValueError(f"{unknown} of {len(emitters)} emitters have no {name}, which the bound depends on")
+    size_x, size_y = camera.pixel_size_nm
+    column, row = np.floor(emitters.x_nm / size_x), np.floor(emitters.y_nm / size_y)
+
+    def tensor(values: NDArray[np.float64]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+    bound = crlb(
+        psf,
+        x_nm=tensor(emitters.x_nm - (column - REGION_PX // 2) * size_x),
+        y_nm=tensor(emitters.y_nm - (row - REGION_PX // 2) * size_y),
+        z_nm=tensor(emitters.z_nm),
+        photons=tensor(emitters.photons),
+        background=tensor(emitters.background),
+        camera=camera,
+        shape=(REGION_PX, REGION_PX),
+        known=("z",) if dimensions == 2 else (),
+    )
+    sigmas = {"x": bound.x_sigma_nm, "y": bound.y_sigma_nm, "photons": bound.photons_sigma}
+    if dimensions == 3:
+        sigmas["z"] = bound.z_sigma_nm
+    return {name: sigma.numpy().astype(np.float64) ** 2 for name, sigma in sigmas.items()}
 
 
 def crlb_scores(
@@ -53,7 +109,7 @@ def crlb_scores(
         else:
             error = assessment.error(name)
         own, error = variance[rows], error[alone]
-        known = np.isfinite(error)
+        known = np.isfinite(error) & ~np.isposinf(own)  # where nothing can be known there is no bound
         own, error = own[known], error[known]
         if not (own > 0).all():
             raise ValueError(f"{int((~(own > 0)).sum())} variances of {name} are not positive")

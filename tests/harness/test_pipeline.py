@@ -160,6 +160,14 @@ def test_the_board_writes_records_tables_plots_and_page(board):
     assert text.count("data:image/png") >= 3  # raw, truth, model
     assert (folder / "results.csv").is_file()
     assert (folder / "leaderboard.md").is_file()
+    detail, settings = scored[0].detail, scored[0].settings
+    assert settings.threshold_source == "1 validation movies of epfl-2d, 8 frames, 20 trials"
+    assert settings.threshold_trials == 20
+    assert sum(detail.blocks["tp"]) == scored[0].scores.tp
+    assert detail.images["fwhm_nm"] == 20
+    assert 0 < detail.images["nmse"] < 2
+    assert detail.crlb["x"]["bound"] > 1
+    assert detail.settings["rules_version"] == 1
 
 
 def test_a_second_run_measures_nothing_again(board, model_folder):

@@ -23,12 +23,13 @@ from harness.scoring import (
     summarise,
     threshold_curve,
 )
-from harness.scoring.bounds import crlb_scores
+from harness.scoring.bounds import crlb_scores, emitter_variances
 from harness.scoring.calibration import calibrate
 from harness.scoring.flags import random_points
 from harness.scoring.wobble import read_wobble
 from leaderboard.statistics import compare, ranks
-from simulators import Emitters, Localizations
+from simulators import Camera, Emitters, GaussianPSF, Localizations
+from zoo import SRImage
 
 FIELD = (6400.0, 6400.0)
 OPEN = Protocol(
@@ -256,6 +257,36 @@ def test_a_method_at_the_bound_has_ratio_one():
         crlb_scores(one, {"w": variance})
 
 
+def test_the_bound_of_emitters_is_that_of_the_simulator_and_a_fit_at_it_has_ratio_one():
+    rng = np.random.default_rng(0)
+    n = 3000
+    camera = Camera.ideal(100)
+    truth = Emitters(
+        frame=np.arange(n),
+        x_nm=rng.uniform(1000, 5000, n),
+        y_nm=rng.uniform(1000, 5000, n),
+        z_nm=rng.uniform(-300, 300, n),
+        photons=rng.uniform(500, 5000, n),
+        background=20.0,
+    )
+    bound = emitter_variances(truth, psf=GaussianPSF(sigma_nm=115, defocus_nm=420), camera=camera)
+    assert set(bound) == {"x", "y", "photons"}
+    # without background and in focus: (sigma^2 + pixel^2 / 12) / N to 5 %
+    bare = truth.replace(background=0.0, z_nm=0.0)
+    plain = emitter_variances(bare, psf=GaussianPSF(sigma_nm=115), camera=camera)["x"]
+    np.testing.assert_allclose(plain, (115**2 + 100**2 / 12) / truth.photons, rtol=0.05)
+    assert (bound["x"] > plain).all()
+    found = Localizations(
+        frame=truth.frame,
+        x_nm=truth.x_nm + rng.normal(0, np.sqrt(bound["x"])),
+        y_nm=truth.y_nm + rng.normal(0, np.sqrt(bound["y"])),
+    )
+    one = report(truth=truth, found=found, field_nm=FIELD, crlb=bound, isolated_nm=1000, curves=False)
+    assert one.crlb["x"]["ratio"] == pytest.approx(1, abs=0.05)
+    with pytest.raises(ValueError, match="have no background"):
+        emitter_variances(truth.replace(background=math.nan), psf=GaussianPSF(sigma_nm=115), camera=camera)
+
+
 def test_only_isolated_molecules_are_held_against_the_bound():
     truth = Emitters(frame=[0, 0, 0, 1], x_nm=[1000.0, 1200, 4000, 1100], y_nm=1000.0)
     found = Localizations(frame=[0, 0, 0, 1], x_nm=[1050.0, 1150, 4010, 1110], y_nm=1000.0)
@@ -446,3 +477,18 @@ def test_score_and_wobble_commands(capsys, tmp_path):
     (tmp_path / "bad.csv").write_text("dx,dy,z\n1,2\n")
     assert main([str(w) for w in [*words, "--wobble", tmp_path / "bad.csv"]]) == 2
     assert "dx, dy, z" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("upsampling", "expected"), [(8, 5.1), (4, 10.2)])
+def test_perfect_maps_have_the_floor_of_their_grid(upsampling, expected):
+    # emitters known to a fine pixel: pixel / upsampling / sqrt(6)
+    rng = np.random.default_rng(0)
+    n = 1200
+    place = rng.uniform(1000, 2200, (2, n))  # one in each frame
+    truth = Emitters(frame=np.arange(n), x_nm=place[0], y_nm=place[1], photons=1000.0)
+    output = SRImage(upsampling=upsampling)
+    maps = output.encode(truth, count=n, height=32, width=32, pixel_size_nm=100)
+    found = output.decode(maps, threshold=0.3, pixel_size_nm=100)
+    one = score(truth=truth, found=found, field_nm=(3200, 3200), quantile=0)
+    assert one.jaccard == 100
+    assert one.rmse_lateral_nm == pytest.approx(expected, abs=0.2)
