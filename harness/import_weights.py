@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import zoo
-from zoo import ImageNetwork
+from zoo import EmitterMaps, ImageNetwork, MapNetwork
 from zoo._originals import OriginalFileError, Translation, fill, read_original, translate
 
 _SETTINGS = ("mean", "std", "offset_px", "target_scale", "threshold")
+_MAP_SETTINGS = ("mean", "std", "photons_scale", "background_scale", "reference_px", "threshold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,7 @@ class ImportReport:
         lines = [
             f"{self.folder}: {self.model} ({options}), recognised as {self.layout}",
             f"copied {len(self.copied)} tensors, skipped {len(self.skipped)}, dead {len(self.dead)}",
-            f"offset {output['offset_px'][0]:+g}, {output['offset_px'][1]:+g} fine pixels (x, y), "
-            f"{output['kind']} of {output['target_scale']:g}, normalisation {self.card['normalisation']['mode']}",
+            f"{_meaning(output)}, normalisation {self.card['normalisation']['mode']}",
         ]
         if self.dead:
             lines.append(f"dead (never used by the original): {_shorten(self.dead)}")
@@ -71,8 +71,9 @@ def import_weights(
         output: folder to write.
         model: our model's name; only needed to insist on it, since the file tells.
         options: builder options (`body_activation`, `statistics`, `upsampling`, ...), and what a file may
-            not tell: `mean` and `std` of the normalisation, `offset_px` (one number or (x, y), fine pixels),
-                `target_scale`, `threshold`.
+            not tell: `mean` and `std` of the normalisation, `threshold`; for image networks `offset_px` (one number
+            or (x, y), fine pixels) and `target_scale`; for localization networks `photons_scale`,
+            `background_scale` and `reference_px` (as `offset_px`, camera pixels).
 
     Returns:
         What was copied, skipped, dead and assumed.
@@ -84,9 +85,10 @@ def import_weights(
     """
     path = Path(path)
     wanted = dict(options or {})
-    settings = {key: wanted.pop(key) for key in _SETTINGS if key in wanted}
     activation = wanted.get("body_activation")
     translation = translate(read_original(path), body_activation=activation)
+    maps = isinstance(zoo.get_spec(translation.layout.model).output, EmitterMaps)
+    settings = {key: wanted.pop(key) for key in (_MAP_SETTINGS if maps else _SETTINGS) if key in wanted}
     if model is not None and model != translation.layout.model:
         zoo.get_spec(model)  # a misspelt name gets its suggestion
         raise ValueError(
@@ -114,16 +116,18 @@ def import_weights(
 
 def _configure(
     translation: Translation, file: str, wanted: Mapping[str, Any], settings: Mapping[str, Any]
-) -> tuple[ImageNetwork, list[str]]:
+) -> tuple[ImageNetwork | MapNetwork, list[str]]:
     """The filled network with the original's normalisation, scale and offset, and what had to be assumed."""
     conventions = translation.layout.conventions
     options = {"normalisation": conventions.normalisation, **translation.options, **wanted}
     network = zoo.create_model(translation.layout.model, **options)
-    if not isinstance(network, ImageNetwork):
-        raise OriginalFileError(f"{translation.layout.model} is not an image network")
+    if not isinstance(network, ImageNetwork | MapNetwork):
+        raise OriginalFileError(f"{translation.layout.model} is neither an image nor a localization network")
     fill(network.core, translation, file=file)
     network.eval()
-    warnings = list(translation.guessed.values())
+    warnings = [*translation.guessed.values(), *conventions.caution]
+    if isinstance(network, MapNetwork):
+        return _configure_maps(network, translation, wanted, settings, warnings)
     mean, std = conventions.scalars
     if None in (conventions.mean, conventions.std) and not {"mean", "std"} <= settings.keys():
         reason = conventions.assumed[2]
@@ -143,21 +147,57 @@ def _configure(
     return network, warnings
 
 
-def _offset(value: Any) -> tuple[float, float]:
+def _configure_maps(
+    network: MapNetwork,
+    translation: Translation,
+    wanted: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    warnings: list[str],
+) -> tuple[MapNetwork, list[str]]:
+    """The same for a localization network: the meaning of its channels."""
+    changes = dict(translation.layout.conventions.maps)
+    for key in ("photons_scale", "background_scale"):
+        if key in settings:
+            changes[key] = float(settings[key])
+    if "photons_scale" in settings:
+        changes.pop("channels", None)
+        warnings = [text for text in warnings if "photons_scale" not in text]
+    if "reference_px" in settings:
+        changes["reference_px"] = _offset(settings["reference_px"], "reference_px", "camera")
+    if "normalisation" in wanted:
+        warnings = [text for text in warnings if "normalisation=" not in text]
+    if "mean" in settings or "std" in settings:
+        network.normalisation.set_statistics(float(settings.get("mean", 0.0)), float(settings.get("std", 1.0)))
+    network.output = dataclasses.replace(network.output, **changes)
+    return network, warnings
+
+
+def _offset(value: Any, name: str = "offset_px", grid: str = "fine") -> tuple[float, float]:
     pair = (value, value) if isinstance(value, int | float) else tuple(value)
     if len(pair) != 2 or not all(isinstance(v, int | float) for v in pair):
-        raise ValueError(f"offset_px is {value!r}; give one number, or [x, y], in fine pixels")
+        raise ValueError(f"{name} is {value!r}; give one number, or [x, y], in {grid} pixels")
     return float(pair[0]), float(pair[1])
+
+
+def _meaning(output: Mapping[str, Any]) -> str:
+    """The conversion that a card stores, in words."""
+    if output["contract"] == EmitterMaps.__name__:
+        x, y = output["reference_px"]
+        known = ", ".join(name for name in output["channels"] if name)
+        return f"positions from ({x:g}, {y:g}) camera pixels (x, y) inside a pixel, maps of {known}"
+    x, y = output["offset_px"]
+    return f"offset {x:+g}, {y:+g} fine pixels (x, y), {output['kind']} of {output['target_scale']:g}"
 
 
 def _card(
     path: Path,
     translation: Translation,
-    network: ImageNetwork,
+    network: ImageNetwork | MapNetwork,
     settings: Mapping[str, Any],
     warnings: list[str],
 ) -> dict[str, Any]:
-    offset_source = "given by the user" if "offset_px" in settings else translation.offset[1]
+    given = {"offset_px", "reference_px"} & settings.keys()
+    offset_source = "given by the user" if given else translation.offset[1]
     card: dict[str, Any] = {
         "imported": {
             "file": path.name,
@@ -172,10 +212,11 @@ def _card(
         },
         "licence": zoo.get_spec(translation.layout.model).licence,
     }
-    if getattr(network.core, "statistics", "running") == "image":
-        card["imported"]["statistics"] = "of each image alone: results depend on the crop"
-    if "threshold" in settings:
-        card["threshold"] = float(settings["threshold"])
+    if getattr(network.core, "statistics", "running") in ("image", "block"):
+        card["imported"]["statistics"] = f"of each {network.core.statistics} alone: results depend on the crop"
+    threshold = settings.get("threshold", translation.layout.conventions.threshold)
+    if threshold is not None:
+        card["threshold"] = float(threshold)
     return card
 
 

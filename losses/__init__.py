@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .emitters import decode, decode_per_frame
+from .gmm import gmm, gmm_per_sample, gmm_published, gmm_published_terms
 from .image import (
     dl4smlm_mae,
     dl4smlm_mse,
@@ -48,6 +49,9 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
 _MAP_LOSSES: dict[str, Callable[..., Tensor]] = {
     "decode": partial(decode, window=9),
     "decode_published": partial(decode, times_emitters=True),
+    "gmm": partial(gmm, window=9),
+    "gmm_published": gmm_published,
+    "gmm_published_8": partial(gmm_published, count_divisor=100.0),
 }
 
 
@@ -60,7 +64,8 @@ def create_loss(name: str, *, target_scale: float = 1.0, **options: Any) -> Loss
     """A loss `(prediction, target) -> number` with its options bound.
 
     For localization networks (target: `zoo.EmitterTargets`): `decode` (teaches empty frames too; components within 4
-    pixels of an emitter), `decode_published` (the program's).
+    pixels of an emitter), `decode_published` (the program's); `gmm`, and the attention U-Net's `gmm_published` and
+    `gmm_published_8` (8 channels).
     For images, presets: `deepstorm` and `fidstorm_l1l2` (the codes' factor 2 on the prediction's kernel),
     `dl4smlm_l1l2`, `dl4smlm_mse`, `dl4smlm_mae` (need `lambda_`), `dsir`, `fidstorm`, `sfhbarnett`; `l1l2` is the
     paper's form.
@@ -117,6 +122,10 @@ __all__ = [
     "emitter_weighted_mse",
     "empty_optimum",
     "gaussian_kernel",
+    "gmm",
+    "gmm_per_sample",
+    "gmm_published",
+    "gmm_published_terms",
     "heatmap_mse",
     "l1l2",
     "list_losses",

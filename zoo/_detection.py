@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RULES = ("program", "paper")
+from ._extraction import plus_scores
+
+RULES = ("program", "paper", "plus")
 _EARLIER = {8: ((-1, -1), (-1, 0), (-1, 1), (0, -1)), 4: ((-1, 0), (0, -1))}  # neighbours before a pixel, (row, column)
 SECOND = 0.6  # above it, a pixel beside a higher one is a localization of its own
 
@@ -35,11 +37,12 @@ def scores(
     - "program": the highest of its 3x3 window, where probabilities up to `candidate` count as 0, or above 0.6;
     - "paper": above `candidate` and at least as high as its four edge neighbours, or above 0.6.
 
-    The program uses one number for `candidate` and for the threshold on the score; the paper has 0.3 and 0.7.
+    The program uses one number for `candidate` and for the threshold on the score; the paper has 0.3 and 0.7. "plus" is
+    the attention U-Net's rule, see `plus_scores`; it has no candidates, and equal neighbours take the first.
 
     Args:
         probability: (N, H, W), 0 to 1.
-        rule: "program" or "paper".
+        rule: "program", "paper" or "plus".
         candidate: smallest probability of a candidate.
         ties: "first" lets one of equal neighbours live, the first in raster order; "all" lets all live, as the
             program does.
@@ -60,6 +63,9 @@ def scores(
         raise ValueError(f"ties is {ties!r}; known are: first, all")
     if probability.ndim != 3:
         raise ValueError(f"probability is {tuple(probability.shape)}; (frames, height, width) is needed")
+    if rule == "plus":
+        result, _ = plus_scores(probability)
+        return result.clamp(0, 1) if clip else result
     p = probability[:, None]
     if rule == "program":
         # The program compares p itself with the window's highest candidate: a pixel of exactly 0 among others that

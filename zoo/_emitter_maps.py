@@ -71,7 +71,7 @@ class EmitterMaps:
         z_scale_nm: nm that the value 1 of z stands for; negative where a program counts z the other way round.
         background_scale: photons per pixel that the value 1 stands for.
         reference_px: (x, y) of a pixel's reference point from its outer corner; (0.5, 0.5) is its centre.
-        rule: how `decode` finds pixels: "paper" or "program", see `scores`.
+        rule: how `decode` finds pixels: "paper", "program" or "plus", see `scores`.
         candidate: smallest probability of a candidate under rule "paper"; "program" uses the threshold.
 
     Raises:

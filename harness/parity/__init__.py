@@ -8,6 +8,17 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from .attention_checks import check_forward, is_forward
+from .attention_loss_checks import (
+    check_activations,
+    check_extraction,
+    check_gmm_losses,
+    check_training,
+    is_activations,
+    is_extraction,
+    is_gmm_losses,
+    is_training,
+)
 from .decode_checks import (
     check_decode_loss,
     check_decode_network,
@@ -93,7 +104,7 @@ def iter_parity(
     for path in files:
         found = find_weights(path.stem.removesuffix("_io"), places)
         used.update(found, [path.with_suffix(".json")])  # figures beside arrays belong to the arrays
-        yield from _check_file(path, found, places, sizes)
+        yield from _check_file(path, found, places, sizes, used)
     for path in others:
         if path in used or path.suffix in (".npz", ".md", ".txt"):
             continue
@@ -104,14 +115,18 @@ def iter_parity(
 
 
 def _check_file(
-    path: Path, weights: tuple[Path, ...], folders: tuple[Path, ...], sizes: tuple[tuple[int, int], ...]
+    path: Path,
+    weights: tuple[Path, ...],
+    folders: tuple[Path, ...],
+    sizes: tuple[tuple[int, int], ...],
+    used: set[Path],
 ) -> Iterator[Row]:
     try:
         arrays = read_arrays(path)
     except ValueError as error:
         yield off(path.name, "file", str(error))
         return
-    case = Case(path=path, arrays=arrays, weights=weights, folders=folders, sizes=sizes)
+    case = Case(path=path, arrays=arrays, weights=weights, folders=folders, sizes=sizes, used=used)
     for recognise, check in KINDS.values():
         if recognise(case):
             try:
@@ -253,6 +268,11 @@ register_kind("optimal assignment", is_optimal, check_optimal)
 register_kind("emitter tools", is_emitter_tools, check_emitter_tools)
 register_kind("gaussian_psf", _is_gaussian_psf, _check_gaussian_psf)
 register_kind("cubic_spline_psf", _is_spline_psf, _check_spline_psf)
+register_kind("attention U-Net", is_forward, check_forward)
+register_kind("attention training steps", is_training, check_training)
+register_kind("attention losses", is_gmm_losses, check_gmm_losses)
+register_kind("attention activations", is_activations, check_activations)
+register_kind("attention extraction", is_extraction, check_extraction)
 
 __all__ = [
     "KINDS",

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ class Case:
             `WEIGHT_SUFFIXES`.
         folders: where weight files of other stems may lie.
         sizes: (height, width) of the frames on which the exported graph is compared, camera pixels.
+        used: files that some case took from there.
     """
 
     path: Path
@@ -30,6 +31,13 @@ class Case:
     weights: tuple[Path, ...]
     folders: tuple[Path, ...] = ()
     sizes: tuple[tuple[int, int], ...] = SIZES
+    used: set[Path] = field(default_factory=set)
+
+    def beside(self, *patterns: str) -> list[Path]:
+        """Files that match the wildcard patterns, in their order; they then count as used."""
+        found = [path for pattern in patterns for folder in self.folders for path in sorted(folder.glob(pattern))]
+        self.used.update(found)
+        return list(dict.fromkeys(found))
 
     @property
     def stem(self) -> str:

@@ -7,7 +7,12 @@ import zoo
 from zoo import EmitterMaps, MapNetwork
 
 MAP_MODELS = [name for name in zoo.list_models() if isinstance(zoo.get_spec(name).output, EmitterMaps)]
-SMALL = {"decode": {"width": 8}, "compact": {"width": 24}}
+SMALL = {
+    "attention_unet": {"width": 8},
+    "attention_unet_v1": {"width": 8},
+    "compact": {"width": 24},
+    "decode": {"width": 8},
+}
 
 
 def small(name, **options):

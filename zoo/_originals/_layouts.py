@@ -8,11 +8,13 @@ anything else left over is refused.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from ._attention import SOURCE as ATTENTION_SOURCE
+from ._attention import attention_recognise, attention_v1_parts, attention_v2_parts
 from ._errors import OriginalFileError
 
 Tensors = Mapping[str, Tensor]
@@ -31,6 +33,9 @@ class Conventions:
             training.
         offset_px: (x, y) added to index + 1/2, fine pixels.
         offset_source: where that number comes from.
+        maps: for localization networks: what differs from the model's own `EmitterMaps`.
+        threshold: the original's own, for the card; None where it has none.
+        caution: what the file cannot tell and the user should know.
     """
 
     normalisation: str
@@ -40,6 +45,9 @@ class Conventions:
     target_scale: float | None = None
     offset_px: tuple[float, float] = (0.0, 0.0)
     offset_source: str = ""
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    threshold: float | None = None
+    caution: tuple[str, ...] = ()
 
     @property
     def scalars(self) -> tuple[float, float]:
@@ -109,6 +117,23 @@ _DSIR = Conventions(
     offset_source="labels put emitters at floor(x/p), so index j stands for (j + 1/2) p",
 )
 
+_ATTENTION = Conventions(
+    normalisation="block",
+    maps={
+        "reference_px": (1.0, 1.0),
+        "background_scale": 0.25,
+        "rule": "plus",
+        # brightness is relative to each block's brightest emitter, so it stands for no number of photons
+        "channels": ("probability", "", "y", "x", "", "y_sigma", "x_sigma", "", "", "background"),
+    },
+    offset_source="the program adds index + 1/2 and counts from the centre of the first pixel",
+    threshold=0.7,
+)
+
+_NO_PHOTONS = (
+    "the brightness that it gives is relative to each block's brightest emitter; photons stay unknown; if you know "
+    "what the value 1 stands for, give --option photons_scale=..."
+)
 _DL4SMLM_SOURCE = "github.com/MichealBReed/DL4SMLM"
 _DEEP_BLOCKS = {"first": 0, "second": 0, "third": 0, "fourth": 1, "fifth": 1, "sixth": 1, "seventh": 0}
 
@@ -345,5 +370,31 @@ LAYOUTS: tuple[Layout, ...] = (
         recognise=_has("conv1.weight", "convt1.weight", "bn1.weight", "bn4.weight"),
         parts=_dsir_parts,
         conventions=_DSIR,
+    ),
+    Layout(
+        name="attention_unet_v2",
+        model="attention_unet",
+        source=ATTENTION_SOURCE,
+        recognise=attention_recognise(
+            "unet.initial_conv.weight", "unet2.initial_conv.weight", "mha.mha.mha.in_proj_weight"
+        ),
+        parts=attention_v2_parts,
+        conventions=replace(
+            _ATTENTION,
+            caution=(
+                "the file does not tell its normalisation; mean and standard deviation of the block taken, as since "
+                "July 2024; older weights need --option normalisation=block_min_max",
+                _NO_PHOTONS,
+            ),
+        ),
+    ),
+    Layout(
+        name="attention_unet_v1",
+        model="attention_unet_v1",
+        source=ATTENTION_SOURCE,
+        recognise=attention_recognise("decoder.unet.encoder.0.0.weight", "decoder.mha.mha.in_proj_weight"),
+        parts=attention_v1_parts,
+        conventions=replace(_ATTENTION, normalisation="block_max", caution=(_NO_PHOTONS,)),
+        dead=r"decoder\.(mha2|mlp2)\..*",
     ),
 )
