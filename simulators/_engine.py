@@ -6,14 +6,17 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ._model import draw
+from .blinking import Rows
+from .camera import Camera
 from .recipe import Recipe
 from .structures import Geometry
 
@@ -48,7 +51,7 @@ _one_thread_each = _OneThreadEach()
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows in frame order, plain arrays."""
+    """Rows, plain arrays of one length."""
 
     molecule: npt.NDArray[np.int64]
     frame: npt.NDArray[np.int64]
@@ -56,6 +59,61 @@ class Table:
     y: Floats
     z: Floats
     photons: Floats
+
+    def pick(self, which: slice | npt.NDArray[Any]) -> Table:
+        return Table(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+
+    def numbered_from(self, first: int) -> Table:
+        return replace(self, molecule=self.molecule + first) if first else self
+
+    def by_frame(self, frames: int) -> Table:
+        """In frame order; rows of a frame keep theirs."""
+        # Two bytes where they suffice: numpy sorts those by radix.
+        return self.pick(np.argsort(self.frame.astype(np.uint16 if frames < 65536 else np.int64), kind="stable"))
+
+    @staticmethod
+    def joined(parts: list[Table]) -> Table:
+        none: dict[str, npt.NDArray[Any]] = {
+            field.name: np.zeros(0, np.int64 if field.name in ("molecule", "frame") else np.float64)
+            for field in fields(Table)
+        }
+        if not parts:
+            return Table(**none)
+        return Table(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in none})
+
+
+def rows_table(
+    recipe: Recipe,
+    rows: Rows,
+    places: tuple[Floats, Floats, Floats],
+    rng: np.random.Generator,
+    path: Floats | None = None,
+) -> Table:
+    """Rows of molecules at these places: flux drawn, moved by sweep and drift; rows out of the sweep's reach go."""
+    flux = draw(recipe.photons, len(places[0]), rng)
+    x, y, z = (place[rows.molecule] for place in places)
+    table = Table(molecule=rows.molecule, frame=rows.frame, x=x, y=y, z=z, photons=flux[rows.molecule] * rows.share)
+    if recipe.sweep:
+        moved = recipe.sweep.displacement(rows, len(places[0]), rng)
+        table = replace(table, x=x + moved[:, 0], y=y + moved[:, 1], z=z + moved[:, 2])
+        if recipe.sweep.vector_nm[2]:
+            table = table.pick((table.z >= recipe.z_range_nm[0]) & (table.z <= recipe.z_range_nm[1]))
+    if path is not None:
+        step = path[table.frame]
+        table = replace(table, x=table.x + step[:, 0], y=table.y + step[:, 1], z=table.z + step[:, 2])
+    return table
+
+
+def light_at(
+    light: npt.NDArray[Any], frame: npt.NDArray[np.int64], x_nm: Floats, y_nm: Floats, recipe: Recipe
+) -> npt.NDArray[Any]:
+    """Background of the pixel under each row, the nearest one outside the field; light (frames,) or images."""
+    if light.ndim == 1:
+        return light[frame]
+    pixel_x, pixel_y = recipe.camera.pixel_size_nm
+    column = np.clip((x_nm / pixel_x).astype(np.int64), 0, light.shape[2] - 1)
+    row = np.clip((y_nm / pixel_y).astype(np.int64), 0, light.shape[1] - 1)
+    return light[frame, row, column]
 
 
 def streams_of(rng: np.random.Generator, blocks: int) -> list[np.random.SeedSequence]:
@@ -136,8 +194,9 @@ def expose(
     sigma: Tensor | float,
     stream: np.random.SeedSequence,
     device: torch.device,
+    camera: Camera,
 ) -> Tensor:
-    """Counts of some frames, float32 on the device."""
+    """Counts of some frames, float32 on the device; background (frames,) or (frames, height, width)."""
     x, y, z, photons = (column.to(device) for column in position)
     expected = recipe.psf.expected(
         frame=frame.to(device),
@@ -147,12 +206,13 @@ def expose(
         photons=photons,
         frames=len(background),
         shape=recipe.size,
-        pixel_size_nm=recipe.camera.pixel_size_nm,
+        pixel_size_nm=camera.pixel_size_nm,
         sigma_nm=sigma,
     )
-    expected += background.to(device)[:, None, None]
+    light = background.to(device)
+    expected += light[:, None, None] if light.ndim == 1 else light
     if device.type == "cpu":
-        return recipe.camera.expose(expected, generator(stream))
+        return camera.expose(expected, generator(stream))
     noise = torch.Generator(device)
     noise.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    return recipe.camera.expose(expected, noise)
+    return camera.expose(expected, noise)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ._engine import Floats, Table, bounds_of, each, expose, generator, geometry_of, streams_of, threads_for
+from ._engine import Floats, Table, bounds_of, each, expose, generator, geometry_of, rows_table, streams_of, threads_for
 from ._model import draw
 from .emitters import Emitters
 from .recipe import Recipe
+from .structures import Geometry
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,8 +27,10 @@ class Batch:
         frame: frame of each row, 0..count-1, int64, rising.
         x_nm: position, nm from the outer corner of the first pixel, float32; `y_nm`, `z_nm` likewise.
         emitter_photons: photons of the row in its frame, float32.
-        background: photons per pixel, float32 (count,).
+        background: photons per pixel, float32 (count,), or images (count, height, width) where the recipe has a
+            pattern.
         sigma_nm: width of the PSF in focus, float32 (count,).
+        pixel_size_nm: of the camera, along x and y.
     """
 
     photons: Tensor
@@ -38,6 +41,7 @@ class Batch:
     emitter_photons: Tensor
     background: Tensor
     sigma_nm: Tensor
+    pixel_size_nm: tuple[float, float] = (100.0, 100.0)
 
     def __len__(self) -> int:
         return len(self.photons)
@@ -45,13 +49,20 @@ class Batch:
     def emitters(self) -> Emitters:
         """All rows as a table, on the CPU."""
         frame = self.frame.cpu().numpy()
+        light = self.background.cpu()
+        if light.ndim == 3:
+            column = (self.x_nm.cpu() / self.pixel_size_nm[0]).long().clamp(0, light.shape[2] - 1)
+            row = (self.y_nm.cpu() / self.pixel_size_nm[1]).long().clamp(0, light.shape[1] - 1)
+            light = light[self.frame.cpu(), row, column]
+        else:
+            light = light[self.frame.cpu()]
         return Emitters(
             frame=frame,
             x_nm=self.x_nm.cpu().numpy(),
             y_nm=self.y_nm.cpu().numpy(),
             z_nm=self.z_nm.cpu().numpy(),
             photons=self.emitter_photons.cpu().numpy(),
-            background=self.background.cpu().numpy()[frame],
+            background=light.numpy(),
         )
 
 
@@ -113,10 +124,18 @@ def draw_scenes(
         density = draw(recipe.density_um2, scenes, stream)
         background = draw(recipe.background, scenes, stream).repeat(length)
         sigma = draw(recipe.psf.sigma_nm, scenes, stream).repeat(length)
-        table = _scenes_table(recipe, density, length, stream)
+        geometries, table = _scenes_table(recipe, density, length, stream)
+        camera = recipe.sensor.build(recipe.camera, recipe.size, stream) if recipe.sensor else recipe.camera
+        if recipe.pattern:
+            images = np.empty((scenes * length, *recipe.size), np.float32)
+            for scene in range(scenes):
+                geometry = geometries[min(scene, len(geometries) - 1)]
+                field = recipe.pattern.build(recipe.space, recipe.size, geometry, stream)
+                part = slice(scene * length, (scene + 1) * length)
+                images[part] = background[part, None, None] * field.at(np.arange(length))
         columns = [torch.from_numpy(c).to(device, torch.float32) for c in (table.x, table.y, table.z, table.photons)]
         frame = torch.from_numpy(table.frame).to(device)
-        light = torch.from_numpy(background).to(device, torch.float32)
+        light = torch.from_numpy(images if recipe.pattern else background).to(device, torch.float32)
         wide = torch.from_numpy(sigma).to(device, torch.float32)
         noisy = expose(
             recipe,
@@ -126,8 +145,9 @@ def draw_scenes(
             sigma=wide[frame],
             stream=noise,
             device=device,
+            camera=camera,
         )
-        return recipe.camera.to_photons(noisy), frame + begin * length, *columns, light, wide
+        return camera.to_photons(noisy), frame + begin * length, *columns, light, wide
 
     parts = each(work, len(bounds), threads_for(threads, len(bounds), device))
     photons, frame, x, y, z, bright, light, wide = (
@@ -142,11 +162,14 @@ def draw_scenes(
         emitter_photons=bright,
         background=light,
         sigma_nm=wide,
+        pixel_size_nm=recipe.camera.pixel_size_nm,
     )
 
 
-def _scenes_table(recipe: Recipe, density: Floats, length: int, rng: np.random.Generator) -> Table:
-    """Rows of some scenes, sorted by frame; frame t of scene m is number m * length + t."""
+def _scenes_table(
+    recipe: Recipe, density: Floats, length: int, rng: np.random.Generator
+) -> tuple[list[Geometry], Table]:
+    """Structures (one for all, or one each) and rows of some scenes; frame t of scene m is number m * length + t."""
     blinking = recipe.blinking
     geometries = [geometry_of(recipe, rng) for _ in range(1 if recipe.structure.fixed else len(density))]
     share = np.array([geometry.share_inside for geometry in geometries])
@@ -158,15 +181,9 @@ def _scenes_table(recipe: Recipe, density: Floats, length: int, rng: np.random.G
     else:
         places = [geometry.place(int(n), rng) for geometry, n in zip(geometries, numbers, strict=True)]
         x, y, z = (np.concatenate(column) for column in zip(*places, strict=True))
-    flux = draw(recipe.photons, len(scene), rng)
-    frame = scene[rows.molecule] * length + rows.frame
-    order = np.argsort(frame, kind="stable")
-    molecule = rows.molecule[order]
-    return Table(
-        molecule=molecule,
-        frame=frame[order],
-        x=x[molecule],
-        y=y[molecule],
-        z=z[molecule],
-        photons=flux[molecule] * rows.share[order],
-    )
+    table = rows_table(recipe, rows, (x, y, z), rng)
+    if recipe.dropout:
+        owner = scene[table.molecule]
+        table = table.pick(recipe.dropout.kept(table.x, table.y, owner, len(density), recipe.space, rng))
+    frame = scene[table.molecule] * length + table.frame
+    return geometries, replace(table, frame=frame).by_frame(len(density) * length)

@@ -282,8 +282,7 @@ def _checked(*columns: Tensor) -> list[Tensor]:
 
 
 def _map_shape(camera: Camera) -> tuple[int, int] | None:
-    read = camera.read_noise_e
-    return None if isinstance(read, float) else (len(read), len(read[0]))
+    return camera.map_shape
 
 
 def _noise(
@@ -301,7 +300,7 @@ def _noise(
     if _map_shape(camera) is None:
         return maps[0][None], maps[1][None], maps[2][None]
     if corner_px is None:
-        raise ValueError("the camera has a map of read noise; say where on it the regions lie, corner_px=(row, column)")
+        raise ValueError("the camera has maps of its pixels; say where on it the regions lie, corner_px=(row, column)")
     row, column = (torch.as_tensor(part, device=device).to(torch.int64) for part in corner_px)
     if row.shape != (regions,) or column.shape != (regions,):
         raise ValueError(f"corner_px has shapes {tuple(row.shape)}, {tuple(column.shape)}; expected ({regions},) each")

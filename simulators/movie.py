@@ -15,9 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ._engine import Floats, Table, bounds_of, each, expose, generator, geometry_of, streams_of, threads_for
+from ._engine import (
+    Floats,
+    Table,
+    bounds_of,
+    each,
+    expose,
+    generator,
+    geometry_of,
+    light_at,
+    rows_table,
+    streams_of,
+    threads_for,
+)
 from ._model import draw
-from .blinking import Rows
 from .camera import Camera
 from .emitters import Emitters
 from .recipe import Recipe
@@ -31,8 +42,10 @@ class Movie:
     Args:
         frames: camera counts, (N, height, width), uint16 or float32.
         emitters: the truth, rows within the field.
-        background: photons per pixel, one number per frame, (N,).
-        camera: the camera that gave the counts.
+        background: photons per pixel, one number per frame, (N,), or images, (N, height, width).
+        camera: the camera that gave the counts, with its maps.
+        drift_nm: displacement of the sample along x, y, z in every frame, (N, 3); the emitters' positions hold it.
+            None if it stood still.
 
     Raises:
         ValueError: shapes do not fit each other.
@@ -42,11 +55,19 @@ class Movie:
     emitters: Emitters
     background: npt.NDArray[Any]
     camera: Camera
+    drift_nm: Floats | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 3:
             raise ValueError(f"frames have shape {self.frames.shape}; expected (frames, height, width)")
-        background = np.broadcast_to(np.asarray(self.background, dtype=np.float32), (len(self.frames),))
+        background = np.asarray(self.background, dtype=np.float32)
+        shape = self.frames.shape if background.ndim >= 2 else self.frames.shape[:1]
+        try:
+            background = np.broadcast_to(background, shape)
+        except ValueError:
+            raise ValueError(
+                f"background has shape {background.shape}; expected a number, {shape[:1]} or {self.frames.shape}"
+            ) from None
         object.__setattr__(self, "background", background)
         if len(self.emitters) and self.emitters.frame.max() >= len(self.frames):
             raise ValueError(
@@ -85,7 +106,7 @@ def simulate(
 
     Returns:
         Movie with uint16 counts (float32 beyond 16 bit); its emitters are those in the field, sorted by
-        frame.
+        frame. Its background is (N,) where it is even, images where the recipe has a pattern.
 
     Raises:
         ValueError: the movie does not fit into memory, or `threads` is less than 1.
@@ -105,13 +126,22 @@ def simulate(
     density = draw(recipe.density_um2, len(bounds), shared)
     background = draw(recipe.background, len(bounds), shared)
     sigma = draw(recipe.psf.sigma_nm, len(bounds), shared)
-    table = _movie_table(recipe, density, geometry_of(recipe, shared), shared)
+    geometry = geometry_of(recipe, shared)
+    path = recipe.drift.path(recipe.frames, shared) if recipe.drift else None
+    table = _movie_table(recipe, density, geometry, shared, path)
+    field = recipe.pattern.build(recipe.space, recipe.size, geometry, shared) if recipe.pattern else None
+    camera = recipe.sensor.build(recipe.camera, recipe.size) if recipe.sensor else recipe.camera
     edges = np.searchsorted(table.frame, [begin for begin, _ in bounds] + [recipe.frames])
     counts = np.empty((recipe.frames, *recipe.size), dtype)
+    light = np.repeat(background, [end - begin for begin, end in bounds]).astype(np.float32)
+    if field:
+        light = np.empty(counts.shape, np.float32)
 
     def work(block: int) -> None:
         begin, end = bounds[block]
         rows = slice(edges[block], edges[block + 1])
+        if field:
+            light[begin:end] = background[block] * field.at(np.arange(begin, end))
         noisy = expose(
             recipe,
             frame=torch.from_numpy(table.frame[rows] - begin),
@@ -119,15 +149,15 @@ def simulate(
                 torch.from_numpy(column[rows]).to(torch.float32)
                 for column in (table.x, table.y, table.z, table.photons)
             ],
-            background=torch.full((end - begin,), float(background[block])),
+            background=torch.from_numpy(light[begin:end]),
             sigma=float(sigma[block]),
             stream=streams[block],
             device=device,
+            camera=camera,
         )
         counts[begin:end] = noisy.cpu().numpy()
 
     each(work, len(bounds), threads_for(threads, len(bounds), device), progress)
-    light = np.repeat(background, [end - begin for begin, end in bounds])
     seen = recipe.space.inside(table.x, table.y)
     emitters = Emitters(
         frame=table.frame[seen],
@@ -135,10 +165,10 @@ def simulate(
         y_nm=table.y[seen],
         z_nm=table.z[seen],
         photons=table.photons[seen],
-        background=light[table.frame[seen]],
+        background=light_at(light, table.frame[seen], table.x[seen], table.y[seen], recipe),
         id=table.molecule[seen],
     )
-    return Movie(frames=counts, emitters=emitters, background=light, camera=recipe.camera)
+    return Movie(frames=counts, emitters=emitters, background=light, camera=camera, drift_nm=path)
 
 
 def _check_memory(recipe: Recipe, dtype: np.dtype[Any]) -> None:
@@ -147,7 +177,7 @@ def _check_memory(recipe: Recipe, dtype: np.dtype[Any]) -> None:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return
-    needed = recipe.frames * recipe.size[0] * recipe.size[1] * dtype.itemsize
+    needed = recipe.frames * recipe.size[0] * recipe.size[1] * (dtype.itemsize + (4 if recipe.pattern else 0))
     if needed > there:
         raise ValueError(
             f"{recipe.frames} frames of {recipe.size[0]} x {recipe.size[1]} pixels take "
@@ -156,47 +186,35 @@ def _check_memory(recipe: Recipe, dtype: np.dtype[Any]) -> None:
         )
 
 
-def _movie_table(recipe: Recipe, density: Floats, geometry: Geometry, rng: np.random.Generator) -> Table:
+def _movie_table(
+    recipe: Recipe,
+    density: Floats,
+    geometry: Geometry,
+    rng: np.random.Generator,
+    path: Floats | None,
+) -> Table:
     """Molecules, one after the other, until the field holds the wanted number of rows."""
     frames, blinking = recipe.frames, recipe.blinking
     rate = np.repeat(density, [end - begin for begin, end in bounds_of(frames, recipe.size)])
     wanted = float(rate.sum()) * recipe.area_um2
     wanted = np.floor(wanted + rng.random())
-    parts: list[tuple[Rows, Floats, Floats, Floats, Floats]] = []
-    found = 0.0
+    parts: list[Table] = []
+    found, molecules = 0.0, 0
     per_molecule = blinking.expected_rows(frames) * geometry.share_inside
     while found < wanted:
         count = int(1.03 * (wanted - found) / per_molecule + 6 * np.sqrt((wanted - found) / per_molecule) + 20)
         rows = blinking.movie(rate, count, rng)
-        x, y, z = geometry.place(count, rng)
-        flux = draw(recipe.photons, count, rng)
-        inside = recipe.space.inside(x, y)
-        in_field = np.where(inside, np.bincount(rows.molecule, minlength=count), 0)
+        part = rows_table(recipe, rows, geometry.place(count, rng), rng, path)
+        in_field = np.bincount(part.molecule[recipe.space.inside(part.x, part.y)], minlength=count)
         reached = found + np.cumsum(in_field)
         if reached[-1] >= wanted:
             last = int(np.searchsorted(reached, wanted))
             if last and reached[last] - wanted > wanted - reached[last - 1]:
                 last -= 1
-            kept = int(np.searchsorted(rows.molecule, last, side="right"))
-            rows = Rows(molecule=rows.molecule[:kept], frame=rows.frame[:kept], share=rows.share[:kept])
-        parts.append((rows, x, y, z, flux))
+            part = part.pick(slice(int(np.searchsorted(part.molecule, last, side="right"))))
+        parts.append(part.numbered_from(molecules))
+        molecules += count
         found = float(reached[-1])
-    if not parts:
-        none, whole = np.zeros(0), np.zeros(0, np.int64)
-        return Table(molecule=whole, frame=whole, x=none, y=none, z=none, photons=none)
-    offsets = np.cumsum([0] + [len(part[1]) for part in parts[:-1]])
-    molecule = np.concatenate([part[0].molecule + offset for part, offset in zip(parts, offsets, strict=True)])
-    frame = np.concatenate([part[0].frame for part in parts])
-    share = np.concatenate([part[0].share for part in parts])
-    x, y, z, flux = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
-    # Two bytes where they suffice: numpy sorts those by radix.
-    order = np.argsort(frame.astype(np.uint16 if recipe.frames < 65536 else np.int64), kind="stable")
-    molecule, frame = molecule[order], frame[order]
-    return Table(
-        molecule=molecule,
-        frame=frame,
-        x=x[molecule],
-        y=y[molecule],
-        z=z[molecule],
-        photons=flux[molecule] * share[order],
-    )
+        if found == 0 and molecules > 1e8:
+            raise ValueError(f"100 million molecules gave no row in the field of recipe {recipe.name!r}")
+    return Table.joined(parts).by_frame(frames)

@@ -16,10 +16,14 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from ._model import NotNegative, PositiveQuantity, Quantity, StrictModel, suggest
+from .augment import DropoutBox
+from .background import Pattern
 from .blinking import OnTimeBlinking
 from .camera import Camera
+from .motion import Drift, Sweep
 from .particles import ClustersStructure, GridsStructure, MaskStructure, PointsStructure, RingsStructure
 from .psf import AstigmaticPSF, GaussianPSF
+from .sensor import SensorSpread
 from .spline import SplinePSF
 from .states import FourStateBlinking, PaintBlinking
 from .structures import FilamentsStructure, ReticulumStructure, Space, TubesStructure, UniformStructure
@@ -45,7 +49,8 @@ Structure = Annotated[
     Field(discriminator="kind"),
 ]
 AnyBlinking = Annotated[
-    OnTimeBlinking | FourStateBlinking | PaintBlinking | TracesBlinking, Field(discriminator="kind")
+    Annotated[OnTimeBlinking | FourStateBlinking | PaintBlinking | TracesBlinking, Field(discriminator="kind")],
+    BeforeValidator(lambda value: {"kind": "on_time", **value} if isinstance(value, dict) else value),
 ]
 _Pixels = Annotated[int, Field(ge=1, le=65536)]
 
@@ -67,8 +72,13 @@ class Recipe(StrictModel):
         density_um2: mean number of rows per frame and square micrometre of the field; or range, drawn per
             block of frames in a movie, per frame in training batches.
         background: photons per pixel and frame; or range, drawn likewise.
+        pattern: how the background varies about that: `smooth`, `perlin` or `haze`; even if left out.
         psf: `gaussian` or `astigmatic`, its `sigma_nm` or range, drawn likewise; or `spline` from a `file`.
         camera: see `Camera`.
+        sensor: pixels that differ, for sCMOS; see `SensorSpread`.
+        drift: of the stage; see `Drift`.
+        sweep: of a light sheet; see `Sweep`.
+        dropout: boxes without molecules in training batches; see `DropoutBox`.
         z_range_nm: lowest and highest molecule, nm.
         margin_nm: how far outside the field molecules still are, nm; their light falls into it.
 
@@ -87,8 +97,13 @@ class Recipe(StrictModel):
     photons: PositiveQuantity
     density_um2: Quantity
     background: Quantity
+    pattern: Pattern | None = None
     psf: AnyPSF
     camera: Camera
+    sensor: SensorSpread | None = None
+    drift: Drift | None = None
+    sweep: Sweep | None = None
+    dropout: DropoutBox | None = None
     z_range_nm: tuple[float, float] = (0.0, 0.0)
     margin_nm: NotNegative = 1000.0
 
@@ -96,10 +111,12 @@ class Recipe(StrictModel):
     def _ordered(self) -> Recipe:
         if self.z_range_nm[0] > self.z_range_nm[1]:
             raise ValueError(f"z_range_nm is {list(self.z_range_nm)}; give the lowest height first")
-        read = self.camera.read_noise_e
-        if not isinstance(read, float) and (len(read), len(read[0])) != self.size:
+        maps = self.camera.map_shape
+        if maps and maps != self.size:
+            raise ValueError(f"the camera has a map of {maps[0]} x {maps[1]} but size is {list(self.size)}")
+        if self.sensor and (maps or not self.camera.read_noise_e or self.camera.em_gain is not None):
             raise ValueError(
-                f"camera.read_noise_e is a map of {len(read)} x {len(read[0])} but size is {list(self.size)}"
+                "sensor draws the maps of an sCMOS: a camera with read noise, without EM gain and own maps"
             )
         return self
 
@@ -176,7 +193,7 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         # In a union pydantic puts the kind, or the type tried, between the key and what lies below it.
         parts = [str(part) for part in item["loc"]]
-        if parts and parts[0] in ("structure", "blinking", "psf"):
+        if parts and parts[0] in ("structure", "blinking", "psf", "pattern"):
             del parts[1:2]
         where = ".".join(part for part in parts if part not in ("float", "Range"))
         message = item["msg"].removeprefix("Value error, ")

@@ -113,7 +113,11 @@ def test_to_photons_takes_any_type_and_keeps_the_kind(dtype):
         ({"pixel_size_nm": 100, "quantum_efficiency": 1.5}, "quantum_efficiency"),
         ({"pixel_size_nm": 100, "em_gian": 300}, "unknown key 'em_gian' in Camera. Did you mean 'em_gain'?"),
         ({"pixel_size_nm": 100, "read_noise_e": -1}, "read_noise_e is -1"),
-        ({"pixel_size_nm": 100, "read_noise_e": [[1.0, -2.0]]}, "map of shape"),
+        ({"pixel_size_nm": 100, "read_noise_e": [[1.0, -2.0]]}, "read_noise_e is -2 somewhere"),
+        ({"pixel_size_nm": 100, "read_noise_e": [1.0, 2.0]}, "map of shape"),
+        ({"pixel_size_nm": 100, "relative_gain": [[1.0, 0.0]]}, "relative_gain is 0 somewhere"),
+        ({"pixel_size_nm": 100, "relative_gain": [[1.0]], "offset_adu": [[1.0, 2.0]]}, "maps differ in shape"),
+        ({"pixel_size_nm": 100, "full_well_e": 0}, "full_well_e"),
         ({"pixel_size_nm": 100, "baseline": 70_000}, "baseline is 70000"),
         ({"pixel_size_nm": 100, "e_per_adu": float("nan")}, "e_per_adu"),
     ],
@@ -128,3 +132,69 @@ def test_negative_or_nan_light_is_refused(bad):
     for generator in generators():
         with pytest.raises(ValueError, match="negative or nan"):
             Camera.ideal(100).expose(torch.tensor([[1.0, bad]]), generator)
+
+
+def varied(rng, shape=(3, 4)):
+    return Camera(
+        pixel_size_nm=100,
+        baseline=100,
+        e_per_adu=0.5,
+        quantum_efficiency=0.8,
+        read_noise_e=rng.uniform(1, 6, shape),
+        relative_gain=rng.uniform(0.8, 1.2, shape),
+        offset_adu=rng.uniform(-5, 5, shape),
+    )
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "floor"])
+def test_every_pixel_has_its_own_gain_offset_and_noise(rounding):
+    camera = varied(np.random.default_rng(1)).model_copy(update={"rounding": rounding})
+    gain, offset, read = (np.array(getattr(camera, n)) for n in ("relative_gain", "offset_adu", "read_noise_e"))
+    draws = 40_000
+    for generator in generators():
+        counts = camera.expose(torch.full((draws, 3, 4), 50.0), generator).double()
+        mean = 100 + offset + 40 * 2 * gain - (0.5 if rounding == "floor" else 0)
+        variance = (40 + read**2) * 4 * gain**2 + 1 / 12
+        assert np.abs(counts.mean(0).numpy() - mean).max() < 5 * (variance.max() / draws) ** 0.5
+        np.testing.assert_allclose(counts.var(0).numpy(), variance, rtol=5 * (2.2 / draws) ** 0.5)
+        flat = torch.full((3, 4), 50.0, dtype=torch.float64)
+        np.testing.assert_allclose(camera.mean_counts(flat).numpy(), mean, rtol=1e-6)
+        np.testing.assert_allclose(camera.variance_counts(flat).numpy(), variance, rtol=1e-6)
+        for back in (camera.to_photons(counts), torch.from_numpy(camera.to_photons(counts.numpy()))):
+            assert (back.mean(0) - 50).abs().max() < 5 * (variance.max() / draws) ** 0.5 / 1.6 / 0.8
+    with pytest.raises(ValueError, match="frames are 4 x 3 pixels but the map read_noise_e is 3 x 4"):
+        camera.to_photons(np.zeros((2, 4, 3)))
+    part = camera.crop(slice(1, 3), slice(0, 2))
+    assert part.map_shape == (2, 2)
+    np.testing.assert_allclose(part.offset_adu, offset[1:3, :2])
+    with pytest.raises(ValueError, match="hold no pixel"):
+        camera.crop(slice(5, 9), slice(0, 2))
+    assert Camera.ideal().crop(slice(0, 2), slice(0, 2)) == Camera.ideal()
+
+
+def test_a_camera_from_its_calibration_explains_dark_and_lit_frames():
+    rng = np.random.default_rng(2)
+    offset, variance, gain = rng.normal(100, 3, (5, 6)), rng.uniform(2, 30, (5, 6)), rng.uniform(1.8, 2.4, (5, 6))
+    camera = Camera.from_calibration(offset, variance, gain, pixel_size_nm=110, quantum_efficiency=0.9)
+    dark = torch.zeros(5, 6, dtype=torch.float64)
+    np.testing.assert_allclose(camera.mean_counts(dark).numpy(), offset, rtol=1e-6)
+    np.testing.assert_allclose(camera.variance_counts(dark).numpy(), variance, rtol=1e-6)
+    np.testing.assert_allclose(camera.mean_counts(dark + 10).numpy() - offset, 9 * gain, rtol=1e-6)
+    assert camera.kind == "scmos"
+    with pytest.raises(ValueError, match="two maps"):
+        Camera.from_calibration(offset, variance[0], gain, pixel_size_nm=110)
+
+
+def test_full_pixels_hold_no_more():
+    camera = Camera(pixel_size_nm=100, full_well_e=1000, e_per_adu=2, baseline=10)
+    for generator in generators():
+        assert camera.expose(torch.full((1, 99), 5000.0), generator).unique().tolist() == [510]
+
+
+@pytest.mark.parametrize("rounding", ["floor", "truncate", "nearest"])
+@pytest.mark.parametrize("photons", [0.3, 5.0, 80.0])
+def test_no_rounding_leaves_a_bias_in_photons(rounding, photons):
+    camera = Camera(pixel_size_nm=100, baseline=400, e_per_adu=5, em_gain=100, read_noise_e=58.8, rounding=rounding)
+    counts = camera.expose(torch.full((1, PIXELS), photons), np.random.default_rng(3))
+    error = (camera.variance_counts(torch.tensor(photons)).item() / PIXELS) ** 0.5 / camera.counts_per_photon
+    assert camera.to_photons(counts).double().mean().item() == pytest.approx(photons, abs=5 * error)

@@ -10,8 +10,21 @@ TUBES = {"tubes-2d-ld": (0.05, 8000, 90), "tubes-2d-hd": (0.5, 8000, 90), "tubes
          "tubes-2d-hd-dim": (0.5, 1700, 30)}  # fmt: skip
 
 
+FURTHER = {
+    "tubes-as-ld",
+    "tubes-as-hd",
+    "er-2d-ld",
+    "er-2d-hd",
+    "npc-2d-hd",
+    "tubes-2d-hd-scmos",
+    "epfl-as",
+    "scmos-2d",
+    "paint-2d",
+}
+
+
 def test_the_named_recipes_are_there():
-    assert set(list_recipes()) >= {*TUBES, "epfl-2d"}
+    assert set(list_recipes()) >= {*TUBES, *FURTHER, "epfl-2d"}
     assert set(list_recipes("tubes-2d-*")) >= set(TUBES)
     for name in list_recipes():
         assert load_recipe(name).name == name
