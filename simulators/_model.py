@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 
 def suggest(name: str, known: list[str]) -> str:
@@ -78,6 +79,11 @@ def _checked(check: Any) -> BeforeValidator:
     return BeforeValidator(lambda value: check(_number_or_range(value)))
 
 
+def _beside_recipe(value: str, info: ValidationInfo) -> str:
+    return os.path.abspath(os.path.join((info.context or {}).get("folder", "."), value))
+
+
+RecipeFile = Annotated[str, AfterValidator(_beside_recipe)]  # relative: to the recipe's folder
 Quantity = Annotated[float | Range, Field(union_mode="left_to_right"), _checked(_not_negative)]
 PositiveQuantity = Annotated[float | Range, Field(union_mode="left_to_right"), _checked(_positive)]
 Positive = Annotated[float, Field(gt=0)]

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from scipy.spatial import KDTree
 from scipy.special import ndtr
 
-from ._model import NotNegative, Positive
+from ._model import NotNegative, Positive, RecipeFile
 from .structures import AnyStructure, Floats, Geometry, Space, UniformStructure
 
 _TRIES = 30  # darts for each particle before the field counts as full
@@ -194,13 +194,13 @@ class MaskStructure(AnyStructure):
     Bright is more than half of the largest value. The image's middle comes to the field's middle.
 
     Args:
-        path: .png, .tif or .npy; colours are averaged. A path that is not absolute counts from the current folder.
+        path: .png, .tif or .npy; colours are averaged. In a recipe file relative to that file's folder.
         pixel_nm: size of the image's pixels; left out, the image is stretched over the field.
     """
 
     fixed: ClassVar[bool] = True
     kind: Literal["mask"] = "mask"
-    path: str
+    path: RecipeFile
     pixel_nm: Positive | None = None
 
     def build(self, space: Space, rng: np.random.Generator) -> Geometry:
@@ -243,10 +243,10 @@ def _as_points(values: Any) -> Any:
 class PointsStructure(AnyStructure):
     """Molecules at given positions.
 
-    Give either `path` or `values`; a file's content is no part of the recipe's hash.
+    Give either `path` or `values`.
 
     Args:
-        path: .csv with columns x_nm, y_nm and, if wanted, z_nm.
+        path: .csv with columns x_nm, y_nm and, if wanted, z_nm. In a recipe file relative to that file's folder.
         values: the positions themselves, [x, y] or [x, y, z] each, nm.
         centred: move the middle of the points (between their extremes) to the field's middle.
         linker_nm: standard deviation, along each axis, of a molecule about its point.
@@ -254,7 +254,7 @@ class PointsStructure(AnyStructure):
 
     fixed: ClassVar[bool] = True
     kind: Literal["points"] = "points"
-    path: str | None = None
+    path: RecipeFile | None = None
     values: Annotated[tuple[tuple[float, ...], ...] | None, BeforeValidator(_as_points)] = None
     centred: bool = False
     linker_nm: NotNegative = 0.0
@@ -287,7 +287,9 @@ class PointsStructure(AnyStructure):
 def _file(name: str, what: str) -> Path:
     path = Path(name)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path} with {what}; give the path from the current folder")
+        raise FileNotFoundError(
+            f"there is no file {path} with {what}; in a recipe file, paths start at that file's folder"
+        )
     return path
 
 

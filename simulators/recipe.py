@@ -160,9 +160,13 @@ class Recipe(StrictModel):
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the recipe as canonical JSON; a PSF file counts by its content."""
+    """First 16 hexadecimal digits of the SHA-256 of the recipe as canonical JSON; files count by their content."""
     values = recipe.model_dump(mode="json")
     values["psf"].pop("file", None)
+    for part in (values["structure"], values["blinking"]):
+        if part.get("path"):
+            file = Path(part["path"])
+            part["path"] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else file.name
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, model_validator
 
+from ._model import RecipeFile
 from .blinking import Blinking, Floats, Rows, start_times
 
 Trace = tuple[float, ...]
@@ -29,16 +30,16 @@ class TracesBlinking(Blinking):
     A trace holds a number per frame: share of the flux. With `photons: 1` in the recipe it holds photons. Rows below
     `minimum_share` times the mean of the trace's positive numbers are dropped.
 
-    Give either `path` or `values`; a file's content is no part of the recipe's hash.
+    Give either `path` or `values`.
 
     Args:
         path: .npy, or .npz with one array, of (traces, frames); or .csv with a trace per line, which may differ in
-            length. A path that is not absolute counts from the current folder.
+            length. In a recipe file relative to that file's folder.
         values: the traces themselves.
     """
 
     kind: Literal["traces"] = "traces"
-    path: str | None = None
+    path: RecipeFile | None = None
     values: Annotated[tuple[Trace, ...] | None, BeforeValidator(_as_tuples)] = None
 
     @model_validator(mode="after")
@@ -69,7 +70,9 @@ class TracesBlinking(Blinking):
             return _events(tuple(self.values or ()), self.minimum_share)
         path = Path(self.path)
         if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path} with traces; give the path from the current folder")
+            raise FileNotFoundError(
+                f"there is no file {path} with traces; in a recipe file, paths start at that file's folder"
+            )
         return _events(_read(path, path.stat().st_mtime_ns), self.minimum_share)
 
 

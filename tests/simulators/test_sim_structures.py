@@ -1,5 +1,7 @@
 """Where molecules are: rings, grids, clusters, masks, points and wide tubes."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.spatial import KDTree
@@ -167,6 +169,20 @@ def test_bad_structures_are_refused_by_name(changes, message):
     values = load_recipe("epfl-2d").model_dump(mode="json")
     with pytest.raises(ValueError, match=message):
         parse_recipe({**values, "structure": changes}, source="mine")
+
+
+def test_files_are_found_beside_the_recipe_and_count_by_their_content(tmp_path):
+    (tmp_path / "p.csv").write_text("x_nm,y_nm\n1000,2000\n")
+    recipe = load_recipe("tubes-2d-ld").with_(frames=5, structure={"kind": "points", "values": [[0, 0]]})
+    text = recipe.to_yaml().replace("path: null", "path: p.csv")
+    (tmp_path / "r.yaml").write_text(re.sub(r"  values:\n.*?  centred", "  centred", text, flags=re.S))
+    found = load_recipe(tmp_path / "r.yaml")
+    assert set(simulate(found, found.rng()).emitters.x_nm) == {1000}
+    (tmp_path / "q.csv").write_bytes((tmp_path / "p.csv").read_bytes())
+    other = found.with_(structure={"kind": "points", "path": str(tmp_path / "q.csv")})
+    assert other.hash == found.hash
+    (tmp_path / "q.csv").write_text("x_nm,y_nm\n1000,2001\n")
+    assert other.hash != found.hash
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path):
