@@ -143,6 +143,7 @@ def test_images_are_scaled_but_not_shifted_in_value():
     scaled = score_image(7 * image, truth=truth, field_nm=FIELD)
     assert scaled["factor"] == pytest.approx(1 / 7)
     assert scaled["nmse"] == pytest.approx(0, abs=1e-12)
+    assert scaled["nmse_percent"] == pytest.approx(0, abs=1e-9)  # scaled before all scores, not for one alone
     raised = score_image(7 * image + 1, truth=truth, field_nm=FIELD)
     assert raised["nmse"] > 0.1
     finer = np.kron(image, np.ones((2, 2)))
