@@ -12,7 +12,7 @@ from zoo import EmitterMaps, ImageNetwork, MapNetwork
 from zoo._originals import OriginalFileError, Translation, fill, read_original, translate
 
 _SETTINGS = ("mean", "std", "offset_px", "target_scale", "threshold")
-_MAP_SETTINGS = ("mean", "std", "photons_scale", "background_scale", "reference_px", "threshold")
+_MAP_SETTINGS = ("mean", "std", "photons_scale", "background_scale", "z_scale_nm", "reference_px", "threshold")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def import_weights(
         options: builder options (`body_activation`, `statistics`, `upsampling`, ...), and what a file may
             not tell: `mean` and `std` of the normalisation, `threshold`; for image networks `offset_px` (one number
             or (x, y), fine pixels) and `target_scale`; for localization networks `photons_scale`,
-            `background_scale` and `reference_px` (as `offset_px`, camera pixels).
+            `background_scale`, `z_scale_nm` and `reference_px` (as `offset_px`, camera pixels).
 
     Returns:
         What was copied, skipped, dead and assumed.
@@ -156,7 +156,7 @@ def _configure_maps(
 ) -> tuple[MapNetwork, list[str]]:
     """The same for a localization network: the meaning of its channels."""
     changes = dict(translation.layout.conventions.maps)
-    for key in ("photons_scale", "background_scale"):
+    for key in ("photons_scale", "background_scale", "z_scale_nm"):
         if key in settings:
             changes[key] = float(settings[key])
     if "photons_scale" in settings:

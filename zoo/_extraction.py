@@ -35,6 +35,7 @@ def plus_scores(probability: Tensor, *, repeat_border: bool = False) -> tuple[Te
         raise ValueError(f"probability is {tuple(probability.shape)}; (frames, height, width) is needed")
     p = probability
     height, width = p.shape[-2:]
+
     def shifted(images: Tensor, row: int, column: int, beyond: float) -> Tensor:
         """Value at the pixel's neighbour (row, column)."""
         padded = F.pad(images, (1, 1, 1, 1), value=beyond)

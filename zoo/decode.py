@@ -171,9 +171,15 @@ class Decode(MapNetwork):
 
     core: DecodeCore
 
-    def __init__(self, *, output: EmitterMaps, frames: int, depth: int, **shape: Any):
+    def __init__(self, *, output: EmitterMaps, frames: int, depth: int, normalisation: str, **shape: Any):
         side = frames // 2
-        super().__init__(output=output, frames_before=side, frames_after=side, size_multiple=2**depth)
+        super().__init__(
+            output=output,
+            frames_before=side,
+            frames_after=side,
+            size_multiple=2**depth,
+            normalisation=normalisation,
+        )
         self.core = DecodeCore(
             frames=frames,
             means=3 + int(output.axial),
@@ -218,9 +224,10 @@ def decode(
     pooling: str = "strided",
     upsampling: str = "nearest",
     background: bool = True,
+    normalisation: str = "dataset",
 ) -> Decode:
     """DECODE with `frames` (1 or 3), `dimensions` (2 or 3), `width`, `depth`, `norm` (none, group), `pooling` (strided,
-    max), `upsampling` (nearest, bilinear) and `background` (whether there is a head for it)."""
+    max), `upsampling` (nearest, bilinear), `background` (whether there is a head for it) and `normalisation`."""
     choose("frames", frames, (1, 3))
     choose("dimensions", dimensions, (2, 3))
     choose("norm", norm, ("none", "group"))
@@ -236,4 +243,5 @@ def decode(
         norm=norm,
         pooling=pooling,
         upsampling=upsampling,
+        normalisation=normalisation,
     )

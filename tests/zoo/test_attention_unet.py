@@ -157,7 +157,7 @@ def test_weights_start_as_published(reference):
         ours, count = state[key].double(), state[key].numel()
         assert "x".join(map(str, ours.shape)) == shape, key
         mean, deviation = float(mean), float(deviation)
-        if deviation == 0 and count > 1 or key in ("final.0.out_conv.bias", "final.3.first.0.bias"):
+        if (deviation == 0 and count > 1) or key in ("final.0.out_conv.bias", "final.3.first.0.bias"):
             assert torch.allclose(ours, torch.tensor(mean, dtype=torch.float64), atol=1e-6), key
         elif count >= 90:
             assert ours.std().item() == pytest.approx(deviation, rel=6 / math.sqrt(2 * count)), key

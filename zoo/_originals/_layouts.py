@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from . import _decode
 from ._attention import SOURCE as ATTENTION_SOURCE
 from ._attention import attention_recognise, attention_v1_parts, attention_v2_parts
 from ._errors import OriginalFileError
@@ -128,6 +129,19 @@ _ATTENTION = Conventions(
     },
     offset_source="the program adds index + 1/2 and counts from the centre of the first pixel",
     threshold=0.7,
+)
+
+_DECODE = Conventions(
+    normalisation="dataset",
+    mean=None,
+    std=None,
+    maps={"z_scale_nm": -900.0, "photons_scale": 10000.0, "background_scale": 200.0, "rule": "program"},
+    offset_source="the program counts from pixel centres",
+    threshold=0.1,
+    caution=(
+        "the file does not hold its scaling; param_run.yaml beside it does: give --option mean=OFFSET std=SCALE "
+        "photons_scale=PHOT_MAX background_scale=BG_MAX z_scale_nm=-Z_MAX; 0, 1, 10000, 200 and -900 taken",
+    ),
 )
 
 _NO_PHOTONS = (
@@ -396,5 +410,14 @@ LAYOUTS: tuple[Layout, ...] = (
         parts=attention_v1_parts,
         conventions=replace(_ATTENTION, normalisation="block_max", caution=(_NO_PHOTONS,)),
         dead=r"decoder\.(mha2|mlp2)\..*",
+    ),
+    Layout(
+        name="decode",
+        model="decode",
+        source=_decode.SOURCE,
+        recognise=_decode.recognise,
+        parts=_decode.parts,
+        conventions=_DECODE,
+        dead=_decode.SIGMA_FLOOR,
     ),
 )
