@@ -1,0 +1,64 @@
+"""Lone molecules against the bound: a model that errs by just the bound is told to."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness.scoring.bounds import emitter_variances
+from harness.scoring.isolated import isolated_emitters, isolated_study
+from simulators import Localizations, load_recipe
+
+RECIPE = load_recipe("tubes-2d-hd")
+
+
+def test_molecules_are_alone_in_space_and_time():
+    emitters = isolated_emitters(RECIPE, 30, np.random.default_rng(1))
+    assert set(emitters.frame % 3) == {1}
+    for frame in np.unique(emitters.frame):
+        here = emitters.pick(emitters.frame == frame)
+        apart = np.hypot(*(np.subtract.outer(c, c) for c in (here.x_nm, here.y_nm)))
+        assert apart[~np.eye(len(here), dtype=bool)].min() > 2000
+        assert here.x_nm.min() > 0
+        assert here.x_nm.max() < 6400
+
+
+@dataclass
+class Oracle:
+    """Knows the truth and errs by `factor` times the bound; says it errs by the bound."""
+
+    factor: float
+    frames: int
+    threshold: float = 0.5
+    name: str = "oracle"
+
+    def raw(self, read: Any, total: int, count: int) -> torch.Tensor:
+        assert read(0, total).shape == (total, 64, 64)
+        return torch.zeros(0)
+
+    def decode(self, raw: torch.Tensor, *, threshold: float, pixel_size_nm: Any) -> Localizations:
+        truth = isolated_emitters(RECIPE, self.frames, np.random.default_rng(1))
+        variances = emitter_variances(truth, psf=RECIPE.psf, camera=RECIPE.camera)
+        rng = np.random.default_rng(9)
+        sigma = {axis: np.sqrt(variances[axis]) for axis in ("x", "y")}
+        return Localizations(
+            frame=truth.frame,
+            x_nm=truth.x_nm + self.factor * sigma["x"] * rng.standard_normal(len(truth)),
+            y_nm=truth.y_nm + self.factor * sigma["y"] * rng.standard_normal(len(truth)),
+            x_sigma_nm=sigma["x"],
+            y_sigma_nm=sigma["y"],
+        )
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_error_over_bound_is_what_was_put_in(factor):
+    rows = isolated_study(Oracle(factor, 900), RECIPE, frames=900, rng=np.random.default_rng(1))
+    assert rows[0]["molecules"] == 1200
+    assert rows[0]["found"].startswith("100.0 %")
+    for axis in ("x", "y"):
+        assert float(rows[0][f"RMS of error / sqrt(CRLB), {axis}"]) == pytest.approx(factor, rel=0.07)
+    bright = rows[-1]
+    assert float(bright["mean sigma / RMSE, x"]) == pytest.approx(1 / factor, rel=0.2)
+    assert sum(row["molecules"] for row in rows[1:]) == 1200
