@@ -53,7 +53,6 @@ class ReadyModel(ABC):
 
     Args:
         name: for people, e.g. `deep_storm.epfl-2d`.
-        runtime: what computes.
         card: what is known of the weights.
         size_multiple: frames are padded to multiples of this, and the result cropped back.
         receptive_field_px: in camera pixels; None where unknown or where statistics of the whole field enter.
@@ -117,7 +116,13 @@ class ReadyModel(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageModel(ReadyModel):
-    """A model whose network gives super-resolved images, frame by frame."""
+    """A model whose network gives super-resolved images, frame by frame.
+
+    Args:
+        runtime: what computes.
+        output: meaning of the image.
+        frames_in: frames that the network takes at a time.
+    """
 
     runtime: Runtime
     output: SRImage
@@ -186,6 +191,8 @@ class MapModel(ReadyModel):
     window in which it lies nearest the middle.
 
     Args:
+        runtime: what computes.
+        output: meaning of the maps.
         frames_before, frames_after: neighbours that a frame needs.
         context: frames of a window, for networks whose every frame looks at all others; None for others.
         tile: largest side of a field that is treated whole, camera pixels.

@@ -221,16 +221,24 @@ class ImageNetwork(nn.Module):
                 f"frames are {tuple(frames.shape)}; {name} needs (batch, {self.frames_in}, height, width): "
                 f"{self.frames_in} channel{'s' if self.frames_in > 1 else ''}"
             )
-        height, width = frames.shape[2:]
-        if height < 1 or width < 1:
-            raise ValueError(f"frames are {height} x {width} pixels; {name} needs at least one pixel each way")
-        multiple = self.size_multiple
-        if height % multiple or width % multiple:
-            up = [math.ceil(size / multiple) * multiple for size in (height, width)]
-            raise ValueError(
-                f"frames are {height} x {width} pixels; {name} needs multiples of {multiple}. "
-                f"Pad to {up[0]} x {up[1]} and crop the result."
-            )
+        refuse_sizes(name, frames, self.size_multiple)
+
+
+def refuse_sizes(name: str, frames: Tensor, multiple: int) -> None:
+    """Refuse (..., H, W) frames that are empty or no multiple.
+
+    Raises:
+        ValueError: names the model, the size, and the size to pad to.
+    """
+    height, width = frames.shape[-2:]
+    if height < 1 or width < 1:
+        raise ValueError(f"frames are {height} x {width} pixels; {name} needs at least one pixel each way")
+    if height % multiple or width % multiple:
+        up = [math.ceil(size / multiple) * multiple for size in (height, width)]
+        raise ValueError(
+            f"frames are {height} x {width} pixels; {name} needs multiples of {multiple}. "
+            f"Pad to {up[0]} x {up[1]} and crop the result."
+        )
 
 
 def image_output(*, upsampling: int, **settings: Any) -> SRImage:

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-import math
-from typing import Protocol, runtime_checkable
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
-from ._blocks import Normalisation
+from ._blocks import Normalisation, refuse_sizes
 from ._emitter_maps import EmitterMaps
 
 
-@runtime_checkable
-class SharesFeatures(Protocol):
-    """A core that looks at each frame alone first, so that in a movie this serves the neighbours too."""
+class SharesFeatures(nn.Module, ABC):
+    """A core that looks at each frame alone first, so that in a movie this serves the neighbours too.
 
+    Args:
+        frames: frames of a window.
+    """
+
+    def __init__(self, frames: int):
+        super().__init__()
+        self.frames = frames
+
+    @abstractmethod
     def features(self, frames: Tensor) -> Tensor:
-        """Normalised frames (N, H, W) -> what is kept of each, (N, ...)."""
-        ...
+        """Normalised frames (N, H, W) -> what is kept of each, (N, features, h, w)."""
+
+    @abstractmethod
+    def combine(self, features: Tensor) -> Tensor:
+        """What is kept of the frames of each window, (N, frames x features, h, w) in time order -> (N, C, H, W)."""
 
     def combine_consecutive(self, features: Tensor) -> Tensor:
-        """What is kept of consecutive frames, (T, ...) -> maps of those with neighbours, (T', C, H, W)."""
-        ...
+        """What is kept of consecutive frames, (T, features, h, w) -> maps of those with neighbours, (T', C, H, W)."""
+        outputs = len(features) - self.frames + 1
+        return self.combine(torch.cat([features[step : step + outputs] for step in range(self.frames)], dim=1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, H, W) -> (B, T - frames + 1, C, H, W)."""
+        batch, count, height, width = frames.shape
+        features = self.features(frames.reshape(batch * count, height, width))
+        outputs = count - self.frames + 1
+        grouped = features.unflatten(0, (batch, count))
+        windows = torch.cat([grouped[:, step : step + outputs] for step in range(self.frames)], dim=2)
+        return self.combine(windows.flatten(0, 1)).unflatten(0, (batch, outputs))
 
 
 class MapNetwork(nn.Module):
@@ -80,13 +100,4 @@ class MapNetwork(nn.Module):
                 f"frames are {tuple(frames.shape)}; {name} needs (batch, frames, height, width) with at least "
                 f"{self.frames_in} frame{'s' if self.frames_in > 1 else ''}"
             )
-        height, width = frames.shape[2:]
-        if height < 1 or width < 1:
-            raise ValueError(f"frames are {height} x {width} pixels; {name} needs at least one pixel each way")
-        multiple = self.size_multiple
-        if height % multiple or width % multiple:
-            up = [math.ceil(size / multiple) * multiple for size in (height, width)]
-            raise ValueError(
-                f"frames are {height} x {width} pixels; {name} needs multiples of {multiple}. "
-                f"Pad to {up[0]} x {up[1]} and crop the result."
-            )
+        refuse_sizes(name, frames, self.size_multiple)

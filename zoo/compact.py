@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ._blocks import choose
 from ._emitter_maps import EmitterMaps
-from ._map_network import MapNetwork
+from ._map_network import MapNetwork, SharesFeatures
 from ._registry import Variant, register_model
 from .decode import activated, maps_output
 
@@ -36,12 +36,12 @@ class _Residual(nn.Module):
         return x + F.elu(self.second(F.elu(self.first(x))))
 
 
-class CompactCore(nn.Module):
+class CompactCore(SharesFeatures):
     """Scaled frames (B, T, H, W) -> maps (B, T - frames + 1, C, H, W); height and width even."""
 
     def __init__(self, *, frames: int, channels: int, means: int, background: bool, width: int):
-        super().__init__()
-        self.frames, self.means = frames, means
+        super().__init__(frames)
+        self.means = means
         single = width // 3 // 8 * 8 if frames > 1 else width  # features of one frame
         self.lift = nn.Conv2d(4, single, 3, padding=1)
         self.look = nn.Conv2d(single, single, 3, padding=1)
@@ -76,19 +76,6 @@ class CompactCore(nn.Module):
         x = F.elu(self.grow(self.trunk(x)))
         raw = F.pixel_shuffle(split[:, :, -4:].flatten(1, 2), 2)
         return activated(self.give(F.elu(self.refine(torch.cat([x, raw], dim=1)))), self.means)
-
-    def combine_consecutive(self, features: Tensor) -> Tensor:
-        """Features of consecutive frames -> maps of all frames with neighbours, (T', C, H, W)."""
-        outputs = len(features) - self.frames + 1
-        return self.combine(torch.cat([features[step : step + outputs] for step in range(self.frames)], dim=1))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        batch, count, height, width = frames.shape
-        features = self.features(frames.reshape(batch * count, height, width))
-        outputs = count - self.frames + 1
-        grouped = features.unflatten(0, (batch, count))
-        windows = torch.cat([grouped[:, step : step + outputs] for step in range(self.frames)], dim=2)
-        return self.combine(windows.flatten(0, 1)).unflatten(0, (batch, outputs))
 
 
 class Compact(MapNetwork):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ._blocks import choose
 from ._emitter_maps import DECODE_CHANNELS, EmitterMaps
-from ._map_network import MapNetwork
+from ._map_network import MapNetwork, SharesFeatures
 from ._registry import Variant, register_model
 
 SIGMA_FLOOR = 0.001
@@ -121,12 +121,12 @@ def activated(raw: Tensor, means: int) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-class DecodeCore(nn.Module):
+class DecodeCore(SharesFeatures):
     """Both U-Nets and the heads, on scaled frames; see `decode` for the options."""
 
     def __init__(self, *, frames: int, means: int, background: bool, width: int, **shape: Any):
-        super().__init__()
-        self.frames, self.means = frames, means
+        super().__init__(frames)
+        self.means = means
         self.frame_net = UNet(1, width=width, **shape)
         self.context_net = UNet(frames * width, width=width, **shape)
         heads = [Head(width, channels) for channels in (1, means, means, *([1] if background else []))]
@@ -150,20 +150,6 @@ class DecodeCore(nn.Module):
     def heads_of(self, x: Tensor) -> Tensor:
         """What the second U-Net gives, (N, width, H, W) -> maps (N, C, H, W)."""
         return activated(torch.cat([head(x) for head in self.heads], dim=1), self.means)
-
-    def combine_consecutive(self, features: Tensor) -> Tensor:
-        """Features of consecutive frames, (T, width, H, W) -> maps of all frames with neighbours, (T', C, H, W)."""
-        outputs = len(features) - self.frames + 1
-        return self.combine(torch.cat([features[step : step + outputs] for step in range(self.frames)], dim=1))
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """(B, T, H, W) -> (B, T - frames + 1, C, H, W)."""
-        batch, count, height, width = frames.shape
-        features = self.features(frames.reshape(batch * count, height, width))
-        outputs = count - self.frames + 1
-        grouped = features.unflatten(0, (batch, count))
-        windows = torch.cat([grouped[:, step : step + outputs] for step in range(self.frames)], dim=2)
-        return self.combine(windows.flatten(0, 1)).unflatten(0, (batch, outputs))
 
 
 class Decode(MapNetwork):
