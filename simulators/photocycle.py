@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .blinking import Floats, Ints
 
-Rates = Mapping[tuple[str, str], float]
+_PIECE = 1000  # steps whose random numbers are drawn at once
 
 
 class PhotoCycle:
@@ -60,27 +60,33 @@ class PhotoCycle:
         leaving = [[step for step in self.steps if step[0] == state] for state in self.states]
         total = np.array([sum(self.rates[step] for step in steps) for steps in leaving])
         most = max(len(steps) for steps in leaving)
-        edges = np.ones((len(self.states), most))
+        edges = np.full((len(self.states), most), 2.0)
         goal = np.zeros((len(self.states), most), np.int64)
         counted = np.zeros((len(self.states), most), bool)
         for row, steps in enumerate(leaving):
             edges[row, : len(steps)] = np.cumsum([self.rates[step] for step in steps]) / total[row]
             goal[row, : len(steps)] = [numbers[step[1]] for step in steps]
             counted[row, : len(steps)] = [step == count for step in steps]
+            edges[row, len(steps) - 1 :] = 2.0  # the last step takes what is left
         if not counted.any():
             raise ValueError(f"{count} is no step of this cycle; the steps are {', '.join(map(str, self.steps))}")
         state = np.full(molecules, numbers[start or self.states[0]])
         time = np.zeros(molecules)
         who: list[Ints] = []
         when: list[Floats] = []
-        for _ in range(events):
-            time = time + rng.standard_exponential(molecules) / total[state]
-            chosen = (rng.random(molecules)[:, None] >= edges[state]).sum(1)
-            chosen = np.minimum(chosen, most - 1)
-            seen = np.flatnonzero(counted[state, chosen])
-            who.append(seen)
-            when.append(time[seen])
-            state = goal[state, chosen]
+        mean, goals, marks = 1 / total, goal.reshape(-1), counted.reshape(-1)
+        for begin in range(0, events, _PIECE):
+            piece = min(_PIECE, events - begin)
+            stay, chance = rng.standard_exponential((piece, molecules)), rng.random((piece, molecules, 1))
+            moments, taken = np.empty((piece, molecules)), np.empty((piece, molecules), np.int64)
+            for step in range(piece):
+                time = time + stay[step] * mean[state]
+                moments[step] = time
+                taken[step] = state * most + (chance[step] >= edges[state]).sum(1)
+                state = goals[taken[step]]
+            seen = marks[taken]
+            who.append(np.nonzero(seen)[1])
+            when.append(moments[seen])
         molecule, times = np.concatenate(who), np.concatenate(when)
         order = np.argsort(molecule, kind="stable")
         return np.split(times[order], np.cumsum(np.bincount(molecule, minlength=molecules))[:-1])

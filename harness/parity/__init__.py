@@ -31,7 +31,7 @@ from .decode_checks import (
     is_targets,
     is_train_steps,
 )
-from .files import SIZES, WEIGHT_SUFFIXES, Case, find_weights, read_arrays
+from .files import SIZES, WEIGHT_SUFFIXES, Case, find_weights, read_arrays, read_document
 from .rows import Row, Status, compare, not_covered, off
 from .scoring_checks import (
     check_emitter_tools,
@@ -40,6 +40,20 @@ from .scoring_checks import (
     is_emitter_tools,
     is_matching,
     is_optimal,
+)
+from .simulator_checks import (
+    check_camera,
+    check_dropout_box,
+    check_emitter_sampling,
+    check_noise,
+    check_photophysics,
+    check_rate,
+    is_camera,
+    is_dropout_box,
+    is_emitter_sampling,
+    is_noise,
+    is_photophysics,
+    is_rate,
 )
 
 Recognise = Callable[[Case], bool]
@@ -110,6 +124,8 @@ def iter_parity(
             continue
         if path.suffix in WEIGHT_SUFFIXES:
             yield not_covered(path.name, "weights", f"no reference outputs {path.stem}_io.npz beside it")
+        elif path.suffix == ".json":
+            yield from _check_file(path, (), places, sizes)
         else:
             yield not_covered(path.name, "file", "no kind of file that is compared")
 
@@ -122,19 +138,20 @@ def _check_file(
     used: set[Path],
 ) -> Iterator[Row]:
     try:
-        arrays = read_arrays(path)
+        document = read_document(path) if path.suffix == ".json" else {}
+        arrays = {} if path.suffix == ".json" else read_arrays(path)
     except ValueError as error:
         yield off(path.name, "file", str(error))
         return
-    case = Case(path=path, arrays=arrays, weights=weights, folders=folders, sizes=sizes, used=used)
+    case = Case(path=path, arrays=arrays, weights=weights, folders=folders, sizes=sizes, used=used, document=document)
     for recognise, check in KINDS.values():
         if recognise(case):
             try:
                 yield from check(case)
-            except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+            except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
                 yield off(path.name, "file", f"cannot be compared: {type(error).__name__}: {error}")
             return
-    some = ", ".join(list(arrays)[:4])
+    some = ", ".join([*arrays, *document][:4])
     yield not_covered(path.name, "file", f"no kind of file that is compared (it holds {some or 'nothing'})")
 
 
@@ -273,6 +290,13 @@ register_kind("attention training steps", is_training, check_training)
 register_kind("attention losses", is_gmm_losses, check_gmm_losses)
 register_kind("attention activations", is_activations, check_activations)
 register_kind("attention extraction", is_extraction, check_extraction)
+
+register_kind("camera", is_camera, check_camera)
+register_kind("emitter sampling", is_emitter_sampling, check_emitter_sampling)
+register_kind("simulator rate", is_rate, check_rate)
+register_kind("simulator noise", is_noise, check_noise)
+register_kind("photophysics", is_photophysics, check_photophysics)
+register_kind("dropout box", is_dropout_box, check_dropout_box)
 
 __all__ = [
     "KINDS",

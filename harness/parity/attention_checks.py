@@ -124,7 +124,7 @@ def _by_recipe(case: Case) -> tuple[OriginalFile, list[Row]]:
         sums = json.loads(path.read_text(encoding="utf-8"))
         known = [key for key in sums if key in tensors and not key.endswith(".pe")]
         ours = [[tensors[key].double().sum().item(), tensors[key].double().abs().sum().item()] for key in known]
-        scale = [[abs(sums[key][1])] * 2 for key in known]
+        scale = [[max(abs(sums[key][1]), 1e-12)] * 2 for key in known]
         rows.append(
             compare(
                 case.path.name,

@@ -1,9 +1,11 @@
 """Find reference files in a folder and read their arrays without trusting them."""
 
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +16,12 @@ _MAX_ARRAY_BYTES = 2**31
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A reference file with its arrays and what belongs to it.
+    """A reference file with its arrays, or its JSON document, and what belongs to it.
 
     Attributes:
-        path: the npz.
-        arrays: its arrays by key.
+        path: the npz or json.
+        arrays: its arrays by key; none of a json.
+        document: the json's values by key; none of an npz.
         weights: weight files of the same stem (NAME.safetensors for NAME_io.npz), in order of
             `WEIGHT_SUFFIXES`.
         folders: where weight files of other stems may lie.
@@ -32,6 +35,7 @@ class Case:
     folders: tuple[Path, ...] = ()
     sizes: tuple[tuple[int, int], ...] = SIZES
     used: set[Path] = field(default_factory=set)
+    document: Mapping[str, Any] = field(default_factory=dict)
 
     def beside(self, *patterns: str) -> list[Path]:
         """Files that match the wildcard patterns, in their order; they then count as used."""
@@ -62,6 +66,23 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"cannot be read: {error}") from error
     except Exception as error:  # zlib and struct errors of damaged members
         raise ValueError(f"cannot be read: damaged ({error})") from error
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The values of a JSON file that holds an object.
+
+    Raises:
+        ValueError: larger than 64 MiB, no JSON, or no object.
+    """
+    try:
+        if path.stat().st_size > 2**26:
+            raise ValueError(f"it has {path.stat().st_size / 2**20:.0f} MiB")
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"cannot be read: holds {type(document).__name__}, not keys and values")
+    return document
 
 
 def find_weights(stem: str, folders: tuple[Path, ...]) -> tuple[Path, ...]:
