@@ -125,7 +125,7 @@ def iter_parity(
         if path.suffix in WEIGHT_SUFFIXES:
             yield not_covered(path.name, "weights", f"no reference outputs {path.stem}_io.npz beside it")
         elif path.suffix == ".json":
-            yield from _check_file(path, (), places, sizes)
+            yield from _check_file(path, (), places, sizes, used)
         else:
             yield not_covered(path.name, "file", "no kind of file that is compared")
 
