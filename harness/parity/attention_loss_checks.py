@@ -236,9 +236,11 @@ def _weight_rows(
 
 
 def is_activations(case: Case) -> bool:
-    """Whether the file holds pairs NAME_in, NAME_out."""
-    keys = case.arrays.keys()
-    return any(key.endswith("_in") and f"{key[:-3]}_out" in keys for key in keys)
+    """Whether the file holds pairs NAME_in, NAME_out of maps with 8 or 10 channels."""
+    return any(
+        key.endswith("_in") and f"{key[:-3]}_out" in case.arrays and array.ndim >= 3 and array.shape[-3] in (8, 10)
+        for key, array in case.arrays.items()
+    )
 
 
 def check_activations(case: Case) -> Iterator[Row]:
