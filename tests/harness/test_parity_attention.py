@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+import zoo
 from harness.parity import run_parity
-from harness.parity.attention_checks import recipe_tensor, recipe_tensors
+from harness.parity.attention_checks import original_names, recipe_tensor, recipe_tensors
 from zoo._originals import LAYOUTS
 
 FOLDER = "attention_unet"
@@ -142,6 +143,28 @@ def test_a_wrong_weight_is_off(reference, tmp_path):
     save_file(tensors, folder / "v2_h16.safetensors")
     rows = run_parity(folder, sizes=())
     assert {row.item for row in rows if row.status == "equal"} == {"norm", "unet"}
+
+
+@pytest.mark.parity
+def test_weights_start_as_published(reference):
+    """Mean, deviation and extremes of each tensor, as wide as two random draws of its size may differ."""
+    table = at(reference, "init_stats_v2_h96.csv")
+    torch.manual_seed(5)
+    core = zoo.create_model("attention_unet", width=96).core
+    names = original_names("attention_unet_v2", core)
+    state = {names[key]: value for key, value in core.state_dict().items() if key in names}
+    for line in table.read_text().splitlines()[1:]:
+        key, shape, mean, deviation, *_ = line.split(",")
+        if key.endswith(("num_batches_tracked", ".pe")):
+            continue
+        ours, count = state[key].double(), state[key].numel()
+        assert "x".join(map(str, ours.shape)) == shape, key
+        mean, deviation = float(mean), float(deviation)
+        if (deviation == 0 and count > 1) or key in ("final.0.out_conv.bias", "final.3.first.0.bias"):
+            assert torch.allclose(ours, torch.tensor(mean, dtype=torch.float64), atol=1e-6), key
+        elif count >= 90:
+            assert ours.std().item() == pytest.approx(deviation, rel=6 / math.sqrt(2 * count)), key
+            assert abs(ours.mean().item() - mean) < 6 * deviation * math.sqrt(2 / count), key
 
 
 # --------------------------------------------------------------- the network restated from the tables, other widths

@@ -136,34 +136,6 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(model(frames), model(frames))
 
 
-# ------------------------------------------------------------------------------------------------------- initialisation
-
-
-def test_weights_start_as_published(reference):
-    """Mean, deviation and extremes of each tensor, as wide as two random draws of its size may differ."""
-    table = reference / "attention_unet" / "init_stats_v2_h96.csv"
-    if not table.is_file():
-        pytest.skip("no init_stats_v2_h96.csv in the reference folder")
-    from harness.parity.attention_checks import original_names
-
-    torch.manual_seed(5)
-    core = zoo.create_model("attention_unet", width=96).core
-    names = original_names("attention_unet_v2", core)
-    state = {names[key]: value for key, value in core.state_dict().items() if key in names}
-    for line in table.read_text().splitlines()[1:]:
-        key, shape, mean, deviation, *_ = line.split(",")
-        if key.endswith(("num_batches_tracked", ".pe")):
-            continue
-        ours, count = state[key].double(), state[key].numel()
-        assert "x".join(map(str, ours.shape)) == shape, key
-        mean, deviation = float(mean), float(deviation)
-        if (deviation == 0 and count > 1) or key in ("final.0.out_conv.bias", "final.3.first.0.bias"):
-            assert torch.allclose(ours, torch.tensor(mean, dtype=torch.float64), atol=1e-6), key
-        elif count >= 90:
-            assert ours.std().item() == pytest.approx(deviation, rel=6 / math.sqrt(2 * count)), key
-            assert abs(ours.mean().item() - mean) < 6 * deviation * math.sqrt(2 / count), key
-
-
 def test_detection_starts_low():
     for name in BOTH:
         bias = zoo.create_model(name, width=8).core.heads.last[0].bias.item()
