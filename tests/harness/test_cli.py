@@ -8,6 +8,7 @@ import tifffile
 
 import zoo
 from harness.cli import COMMANDS, main
+from simulators import list_recipes
 
 
 def run(capsys, *words: object) -> tuple[int, str, str]:
@@ -55,7 +56,7 @@ def test_score_of_the_truth_against_itself(capsys, tmp_path):
 
 
 def test_lists(capsys):
-    assert run(capsys, "datasets", "tubes-*")[1].count("tubes-2d") == 4
+    assert run(capsys, "datasets", "tubes-*")[1].count("tubes-2d") == len(list_recipes("tubes-2d*"))
     assert "drl_storm" in run(capsys, "models", "*_storm")[1]
     assert "torch" in run(capsys, "info")[1]
 
