@@ -24,6 +24,7 @@ COMMANDS = {
     "quality": "what can be said without a truth: resolution of two halves, agreement with the widefield image",
     "threshold": "find the threshold of models on validation movies, alike for all",
     "wobble": "measure on beads how far spots lie beside their emitters, over z",
+    "calibrate": "make a PSF from a z-stack of beads",
     "time": "time models, or their training step",
     "import": "turn an original program's weight file into a model folder",
     "parity": "compare models, losses and preprocessing with the originals' outputs",
