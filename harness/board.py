@@ -45,7 +45,7 @@ from leaderboard import (
     Settings,
     Timing,
 )
-from simulators import Emitters, Localizations, Movie, Recipe, list_recipes, load_recipe, simulate
+from simulators import Emitters, Localizations, Movie, Recipe, load_recipe, simulate
 
 AGREEMENT_FRAMES = 16
 JACCARD_TOLERANCE = 0.5  # points
@@ -53,6 +53,7 @@ RMSE_TOLERANCE_NM = 0.5
 TIMED_SIZE = 64  # camera pixels
 ISOLATED_NM = 1000.0  # emitters with another one nearer in their frame are not held against the bound
 DEFAULT_FRAMES = {"tubes-2d-ld": 400, "tubes-2d-hd": 300, "tubes-2d-uhd": 150}
+FULL = ("tubes-2d-hd", "tubes-2d-hd-dim", "tubes-2d-ld", "tubes-2d-uhd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Plan:
             datasets: recipes, by name or file, instead of the plan's own.
         """
         if full:
-            names = tuple(datasets) or tuple(list_recipes("tubes-*"))
+            names = tuple(datasets) or FULL
             recipes = tuple(load_recipe(name) for name in names)
             recipes = tuple(
                 recipe.with_(size=(64, 64), frames=2000 if recipe.name.endswith("-ld") else 1000) for recipe in recipes
