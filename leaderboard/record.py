@@ -168,7 +168,12 @@ def _checked(value: Any, kind: Any, key: str, metadata: Mapping[str, Any]) -> An
 
 @dataclass(frozen=True, kw_only=True)
 class Model(_Section):
-    """Which network, with which weights. `macs_64`: multiply-accumulates for one 64x64 frame."""
+    """Which network, with which weights. `macs_64`: multiply-accumulates for one 64x64 frame.
+
+    `context_frames`: consecutive frames that the localizations of one frame are found from (1: that frame alone);
+    `trained_on`: name of the recipe that the weights were trained on; `baseline`: no model, but what any model is to
+    be compared with (nothing found, random points, a fit).
+    """
 
     title: ClassVar[str] = "model"
     name: str
@@ -181,11 +186,19 @@ class Model(_Section):
     receptive_field_px: float | None = _number(0)
     size_bytes: int | None = _number(0)
     grid_floor_nm: float | None = _number(0)
+    context_frames: int | None = _number(1)
+    trained_on: str = ""
+    baseline: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(_Section):
-    """Which test movie. `density` is in emitters per square micrometre and frame."""
+    """Which test movie. `density` is in emitters per square micrometre and frame.
+
+    `condition`: in what the movie departs from the simulation that is the standard: "matched" (in nothing), "density",
+    "photons", "background", "psf", "foreign" (another simulator), "real"; `value`: how far, in the condition's unit.
+    `dimensions`: 2 where only the lateral position is asked for, 3 where z is too.
+    """
 
     title: ClassVar[str] = "dataset"
     name: str
@@ -195,6 +208,9 @@ class Dataset(_Section):
     width: int | None = _number(0)
     seed: int | None = None
     density: float | None = _number(0)
+    condition: str = "matched"
+    value: float | None = None
+    dimensions: int = field(default=2, metadata={"low": 2, "high": 3})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,21 @@ def full(**changes):
             receptive_field_px=44,
             size_bytes=5_200_000,
             grid_floor_nm=5.1,
+            context_frames=3,
+            trained_on="epfl-2d",
         ),
-        dataset=Dataset(name="tubes-2d-ld", recipe_hash="a1b2", frames=400, height=40, width=40, seed=7, density=0.05),
+        dataset=Dataset(
+            name="tubes-2d-ld",
+            recipe_hash="a1b2",
+            frames=400,
+            height=40,
+            width=40,
+            seed=7,
+            density=0.05,
+            condition="psf",
+            value=-10.0,
+            dimensions=3,
+        ),
         scores=Scores(
             tp=80,
             fp=10,
@@ -108,7 +121,11 @@ def test_unknown_keys_survive():
         (("model", "options"), [1], "expected a JSON object"),
         (("model", "parameters"), 1.5, "whole number"),
         (("model", "parameters"), True, "whole number"),
+        (("model", "context_frames"), 0, "model.context_frames"),
+        (("model", "baseline"), 1, "expected true or false"),
         (("dataset", "frames"), -1, "dataset.frames"),
+        (("dataset", "dimensions"), 4, "dataset.dimensions"),
+        (("dataset", "condition"), None, "dataset.condition"),
         (("scores", "efficiency"), "75", "expected a number"),
         (("scores", "efficiency"), 101, "scores.efficiency"),
         (("scores", "precision"), 88.9, "scores.precision"),
@@ -140,7 +157,10 @@ def test_missing_sections():
     with pytest.raises(RecordError, match="'model' is missing"):
         Result.from_json(json.dumps(data))
     little = '{"model": {"name": "a"}, "dataset": {"name": "b"}, "runtime": {"name": "c"}}'
-    assert Result.from_json(little).scores is None
+    result = Result.from_json(little)
+    assert result.scores is None
+    assert (result.dataset.condition, result.dataset.value, result.dataset.dimensions) == ("matched", None, 2)
+    assert (result.model.context_frames, result.model.trained_on, result.model.baseline) == (None, "", False)
 
 
 @pytest.mark.parametrize(
