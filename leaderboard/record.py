@@ -328,7 +328,18 @@ class Runtime(_Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Timing(_Section):
-    """Milliseconds per frame on the fixed 64x64 batch, network only, over `repeats` runs of `batch`."""
+    """Times on the fixed 64x64 frames of `smlm-zoo time`; network only where nothing else is said.
+
+    `ms_p50`, `ms_p90`, `ms_p99`, `ms_min`, `ms_max`: milliseconds of one call with `batch` frames (1: latency), over
+    `repeats` calls; `frames_per_second` follows from `ms_p50`. `best_batch`: the batch size of largest throughput,
+    with `best_frames_per_second` and `megapixels_per_second` (camera pixels) there. `first_call_ms`: the first call
+    of a fresh process. `peak_memory_mb`: largest resident memory of that process (10^6 bytes), on a GPU its memory.
+    `spread`: relative difference of the medians of two interleaved halves of the repeats; `noisy`: it is beyond 10 %,
+    and the row is left out of speed rankings. `gflops`: 2 x multiply-accumulates done / time, at the best batch;
+    `peak_gflops`: of a matrix multiplication in the same process; `peak_share`: the first over the second.
+    `movie_frames_per_second`: from movie file to table file. `cpu_seconds_per_1000_frames`: of all threads, at
+    `best_batch`. `hours_per_million_frames`: at `best_batch`; `cost_per_million_frames`: that times a price per hour.
+    """
 
     title: ClassVar[str] = "timing"
     ms_p50: float | None = _number(0)
@@ -337,6 +348,22 @@ class Timing(_Section):
     batch: int | None = _number(0)
     frames_per_second: float | None = _number(0)
     repeats: int | None = _number(0)
+    ms_p90: float | None = _number(0)
+    ms_p99: float | None = _number(0)
+    best_batch: int | None = _number(1)
+    best_frames_per_second: float | None = _number(0)
+    megapixels_per_second: float | None = _number(0)
+    first_call_ms: float | None = _number(0)
+    peak_memory_mb: float | None = _number(0)
+    spread: float | None = _number(0)
+    noisy: bool | None = None
+    gflops: float | None = _number(0)
+    peak_gflops: float | None = _number(0)
+    peak_share: float | None = _number(0)
+    cpu_seconds_per_1000_frames: float | None = _number(0)
+    movie_frames_per_second: float | None = _number(0)
+    hours_per_million_frames: float | None = _number(0)
+    cost_per_million_frames: float | None = _number(0)
 
 
 @dataclass(frozen=True, kw_only=True)

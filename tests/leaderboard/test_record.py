@@ -72,7 +72,30 @@ def full(**changes):
         ),
         settings=Settings(tolerance_nm=250, border_nm=450, quantile=0.25, threshold=0.1),
         runtime=Runtime(name="torch", provider="CPU", precision="bfloat16", threads=2),
-        timing=Timing(ms_p50=4.0, ms_min=3.9, ms_max=4.4, batch=8, frames_per_second=250, repeats=20),
+        timing=Timing(
+            ms_p50=4.0,
+            ms_min=3.9,
+            ms_max=4.4,
+            batch=1,
+            frames_per_second=250,
+            repeats=20,
+            ms_p90=4.2,
+            ms_p99=4.4,
+            best_batch=8,
+            best_frames_per_second=300.0,
+            megapixels_per_second=300 * 64 * 64 / 1e6,
+            first_call_ms=80.0,
+            peak_memory_mb=512.0,
+            spread=0.02,
+            noisy=False,
+            gflops=7.2,
+            peak_gflops=60.0,
+            peak_share=0.12,
+            cpu_seconds_per_1000_frames=6.4,
+            movie_frames_per_second=210.0,
+            hours_per_million_frames=0.93,
+            cost_per_million_frames=0.09,
+        ),
         agreement=Agreement(jaccard_delta=-0.1, rmse_delta_nm=0.02, max_abs_deviation=1e-5, frames=16),
         environment=Environment(machine="lab", cpu="Xeon", python="3.11", torch="2.13", commit="abc"),
         date="2025-11-21T02:30:00+00:00",
@@ -102,11 +125,11 @@ def test_numpy_numbers_and_nan_become_plain_json():
 def test_unknown_keys_survive():
     data = full().to_dict()
     data["note"] = {"a": [1, "two"]}
-    data["timing"]["ms_p99"] = 5.5
+    data["timing"]["ms_p99.9"] = 5.5
     result = Result.from_json(json.dumps(data))
     assert result.extra == {"note": {"a": [1, "two"]}}
     assert result.timing is not None
-    assert result.timing.extra == {"ms_p99": 5.5}
+    assert result.timing.extra == {"ms_p99.9": 5.5}
     assert json.loads(result.to_json()) == data
     assert result.id != full().id
 
@@ -132,6 +155,9 @@ def test_unknown_keys_survive():
         (("scores", "jaccard"), 0.8, "jaccard is in percent"),
         (("scores", "recall"), 0.5, "scores.recall"),
         (("timing", "ms_p50"), math.inf, "timing.ms_p50"),
+        (("timing", "best_batch"), 0, "timing.best_batch"),
+        (("timing", "noisy"), 1, "expected true or false"),
+        (("timing", "peak_memory_mb"), -1.0, "timing.peak_memory_mb"),
         (("timing",), [1], "timing"),
         (("runtime",), None, "runtime"),
         (("schema",), 2, "Update smlm-zoo"),
@@ -149,6 +175,14 @@ def test_errors_name_file_and_key(tmp_path, key, value, words):
     with pytest.raises(RecordError, match=words) as caught:
         read_results(file)
     assert "theirs.json" in str(caught.value)
+
+
+def test_times_of_older_records_have_none_of_the_newer_figures():
+    data = full().to_dict()
+    data["timing"] = {"ms_p50": 4.0, "batch": 1}
+    timing = Result.from_json(json.dumps(data)).timing
+    assert timing is not None
+    assert (timing.ms_p50, timing.ms_p99, timing.noisy, timing.best_batch) == (4.0, None, None, None)
 
 
 def test_missing_sections():
