@@ -161,8 +161,10 @@ def _checked(value: Any, kind: Any, key: str, metadata: Mapping[str, Any]) -> An
             limits = f"{'' if low is None else f'{low:g}'} .. {'' if high is None else f'{high:g}'}"
             raise RecordError(f"key '{key}' is {value!r}; expected {limits}")
         return float(value) if float in kinds else int(value)
-    if not isinstance(value, dict):
-        raise RecordError(f"key '{key}' is {_shown(value)}; expected a JSON object")
+    wanted = list if typing.get_origin(kind) is list else dict
+    if not isinstance(value, wanted):
+        what = "a JSON list" if wanted is list else "a JSON object"
+        raise RecordError(f"key '{key}' is {_shown(value)}; expected {what}")
     return value
 
 
@@ -189,6 +191,7 @@ class Model(_Section):
     context_frames: int | None = _number(1)
     trained_on: str = ""
     baseline: bool = False
+    training_seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +288,11 @@ class Detail(_Section):
     `blocks`: counts by blocks of frames (`leaderboard.statistics.Blocks`), from which intervals and comparisons
     follow; `curves`: over z, photons, density, crowding and threshold; `molecules`, `calibration`, `crlb`, `settings`
     as the scorer names them; `images`: scores of the rendered image (FWHM and pixel in it), `nmse` a share after the
-    least-squares factor, `nmse_percent` as it is; `flags`: what looks wrong, in words.
+    least-squares factor, `nmse_percent` as it is; `flags`: what looks wrong, in words; `card`: of the weights, with
+    how they were trained.
+    `worst`: the frames with most mistakes, each a dict of `frame`, `tp`, `fp`, `fn`, and for the picture `field_nm`
+    (width, height), `truth` and `found`: lists of [x_nm, y_nm, kind]; kind 1 is a hit, 0 a miss or a false alarm, -1
+    neither (weak, or near the border).
     """
 
     title: ClassVar[str] = "detail"
@@ -297,6 +304,8 @@ class Detail(_Section):
     images: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     flags: str = ""
+    card: dict[str, Any] = field(default_factory=dict)
+    worst: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

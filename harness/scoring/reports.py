@@ -16,6 +16,7 @@ from .assessment import Assessment, assess
 from .bounds import crlb_scores
 from .calibration import Calibration, calibrations
 from .curves import CROWDING_NM, curve, threshold_curve
+from .failures import worst_frames
 from .flags import flags
 from .metrics import Score, score, summarise
 from .molecules import RMSMD_CLIP_NM, molecule_scores, rmsmd_nm
@@ -38,6 +39,7 @@ class Report:
             left out.
         crlb: see `crlb_scores`; empty without bounds.
         flags: what looks wrong, see `harness.scoring.flags.flags`.
+        worst: the frames with most mistakes, see `worst_frames`.
         settings: how the intervals were made.
     """
 
@@ -52,6 +54,7 @@ class Report:
     curves: dict[str, list[dict[str, Any]]]
     crlb: dict[str, dict[str, Any]]
     flags: list[str]
+    worst: list[dict[str, Any]]
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,6 +71,7 @@ class Report:
             "crlb": self.crlb,
             "curves": self.curves,
             "flags": self.flags,
+            "worst": self.worst,
             "blocks": self.blocks.to_dict(),
             "settings": self.settings,
         }
@@ -124,6 +128,7 @@ def report(
         curves=_curves(whole, found) if curves else {},
         crlb=crlb_scores(whole, crlb, isolated_nm=isolated_nm) if crlb else {},
         flags=flags(whole, main, calibrated, truth=truth, found=found, n_frames=n_frames),
+        worst=worst_frames(whole, found=found),
         settings={
             "rules_version": RULES_VERSION,
             "protocol": asdict(protocol),

@@ -41,6 +41,7 @@ def full(**changes):
             grid_floor_nm=5.1,
             context_frames=3,
             trained_on="epfl-2d",
+            training_seed=2,
         ),
         dataset=Dataset(
             name="tubes-2d-ld",
@@ -159,6 +160,7 @@ def test_unknown_keys_survive():
         (("timing", "noisy"), 1, "expected true or false"),
         (("timing", "peak_memory_mb"), -1.0, "timing.peak_memory_mb"),
         (("timing",), [1], "timing"),
+        (("detail",), {"worst": {"frame": 1}}, "expected a JSON list"),
         (("runtime",), None, "runtime"),
         (("schema",), 2, "Update smlm-zoo"),
         (("date",), "yesterday", "ISO 8601"),
