@@ -30,13 +30,14 @@ from ._registry import (
     load_plugin,
     register_model,
 )
-from ._weights import list_weights, load_model, load_weights, save_weights
+from ._weights import Adopted, adopt_weights, list_weights, load_model, load_weights, read_card, save_weights
 
 for _module in _iter_modules(__path__):
     if not _module.name.startswith("_") and not _module.ispkg:
         _import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
+    "Adopted",
     "ConvBlock",
     "EmitterMaps",
     "EmitterTargets",
@@ -50,6 +51,7 @@ __all__ = [
     "SharesFeatures",
     "UpConv2d",
     "Variant",
+    "adopt_weights",
     "count_macs",
     "count_parameters",
     "create_model",
@@ -60,6 +62,7 @@ __all__ = [
     "load_model",
     "load_plugin",
     "load_weights",
+    "read_card",
     "register_model",
     "save_weights",
     "scores",

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ._emitter_maps import EmitterMaps
 from ._outputs import SRImage
-from ._registry import create_model, get_spec
+from ._registry import create_model, get_spec, list_models
 
 CARD_FORMAT = 1
 MAX_SHARD_BYTES = 15_000_000
@@ -110,6 +110,15 @@ def load_model(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return _build(place, stem, card), card
 
 
+def read_card(source: str | Path) -> dict[str, Any]:
+    """The card of a weights source, as in `load_model`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`.
+    """
+    return _read_card(*_locate(source))
+
+
 def load_weights(model: nn.Module, source: str | Path) -> dict[str, Any]:
     """Load weights into a model that is there already; give their card.
 
@@ -125,6 +134,66 @@ def load_weights(model: nn.Module, source: str | Path) -> dict[str, Any]:
         raise ValueError(f"{_where(place, _card_name(stem))} holds weights of '{card['model']}', not of '{name}'")
     _load_into(model, place, stem, card)
     return card
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adopted:
+    """What became of every tensor when a model began from other weights.
+
+    Args:
+        copied: names taken over.
+        reshaped: names whose shape differs, with (theirs, ours); the model keeps its own.
+        new: names that the weights lack; the model keeps its own.
+        unused: names that the model lacks.
+    """
+
+    copied: tuple[str, ...]
+    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.copied)} tensors copied"]
+        if self.reshaped:
+            shapes = [f"{key} {theirs} instead of {ours}" for key, (theirs, ours) in self.reshaped.items()]
+            parts.append(f"{len(shapes)} of another shape left as they were: {_some(shapes)}")
+        if self.new:
+            parts.append(f"{len(self.new)} not in the weights left as they were: {_some(list(self.new))}")
+        if self.unused:
+            parts.append(f"{len(self.unused)} of the weights not used: {_some(list(self.unused))}")
+        return "; ".join(parts)
+
+
+def adopt_weights(model: nn.Module, source: str | Path) -> tuple[Adopted, dict[str, Any]]:
+    """Begin from weights of this or another model: copy every tensor whose name and shape fit, leave the others.
+
+    Args:
+        model: changed in place.
+        source: as in `load_model`.
+
+    Returns:
+        What became of each tensor, and the card of the weights.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`; also when not one parameter fits.
+    """
+    place, stem = _locate(source)
+    card = _read_card(place, stem)
+    theirs, own = _tensors(place, stem, card), model.state_dict()
+    shared = [key for key in own if key in theirs]
+    copied = tuple(key for key in shared if theirs[key].shape == own[key].shape)
+    if not set(copied) & {key for key, _ in model.named_parameters()}:
+        name = getattr(model, "model_name", type(model).__name__)
+        raise ValueError(
+            f"{_where(place, _card_name(stem))} holds weights of '{card['model']}'; no tensor of them fits "
+            f"'{name}' by name and shape, so there is nothing to begin from"
+        )
+    model.load_state_dict({**own, **{key: theirs[key] for key in copied}})
+    reshaped = {
+        key: (tuple(theirs[key].shape), tuple(own[key].shape)) for key in shared if theirs[key].shape != own[key].shape
+    }
+    new, unused = (tuple(key for key in a if key not in b) for a, b in ((own, theirs), (theirs, own)))
+    return Adopted(copied=copied, reshaped=reshaped, new=new, unused=unused), card
 
 
 def load_pretrained(name: str, tag: str, options: Mapping[str, Any]) -> nn.Module:
@@ -238,8 +307,11 @@ def _locate(source: str | Path) -> tuple[Traversable, str]:
     if path.suffix == ".json" and path.is_file():
         return path.parent, "model" if path.name == "card.json" else path.name[: -len(".json")]
     shipped = list_weights()
-    if str(source) in shipped:
-        return _shipped(), str(source)
+    stem = str(source)
+    if stem in list_models():
+        stem = f"{stem}.{get_spec(stem).recipe}"  # its usual weights
+    if stem in shipped:
+        return _shipped(), stem
     have = f"shipped are: {', '.join(shipped)}" if shipped else "no weights are shipped"
     raise FileNotFoundError(f"no weights '{source}': neither a folder, nor a card, nor shipped ({have})")
 
@@ -277,10 +349,15 @@ def _build(place: Traversable, stem: str, card: dict[str, Any]) -> nn.Module:
     return model.eval()
 
 
-def _load_into(model: nn.Module, place: Traversable, stem: str, card: dict[str, Any]) -> None:
+def _tensors(place: Traversable, stem: str, card: dict[str, Any]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for record in card["files"]:
         tensors |= _read_shard(place, stem, record)
+    return tensors
+
+
+def _load_into(model: nn.Module, place: Traversable, stem: str, card: dict[str, Any]) -> None:
+    tensors = _tensors(place, stem, card)
     own = model.state_dict()
     where = _where(place, _card_name(stem))
     if missing := sorted(set(own) - set(tensors)):

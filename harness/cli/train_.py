@@ -17,6 +17,7 @@ class Train:
     --resume goes on. Examples:
 
         smlm-zoo train deep_storm -o runs/deep_storm --minutes 10
+        smlm-zoo train decode --init decode.epfl-2d --recipe mine.yaml -o runs/mine --minutes 10
         smlm-zoo train fid_storm --movie frames.tif --table gt.csv --pixel-size-nm 100 -o runs/mine
     """
 
@@ -26,6 +27,8 @@ class Train:
     """Folder of the run; default: smlm-zoo-train-MODEL."""
     training_recipe: str | None = None
     """A training recipe's name or YAML file, instead of the model's own."""
+    init: str | None = None
+    """Weights to begin from: a shipped model (decode.epfl-2d) or a folder; all that fits is copied, the rest named."""
     recipe: str | None = None
     """Simulation to train on: a recipe's name or YAML file."""
     movie: str | None = None

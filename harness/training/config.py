@@ -22,6 +22,7 @@ class TrainConfig(BaseModel):
 
     model: str = Field(description="name in the zoo, e.g. deep_storm")
     options: dict[str, Any] = Field(default_factory=dict, description="options of the model, e.g. {variant: dl4smlm}")
+    init: str | None = Field(default=None, description="weights to begin from: a shipped model or a folder")
     recipe: str | None = Field(default="epfl-2d", description="simulation to train on: a name or a YAML file")
     recipe_changes: dict[str, Any] = Field(
         default_factory=dict, description="keys of the recipe to replace, e.g. {density_um2: 0.5}"

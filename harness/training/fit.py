@@ -98,10 +98,11 @@ def _train(
     torch.manual_seed(config.seed + attempt)
     spec = zoo.get_spec(config.model)
     network = create_network(config.model, **config.options)
+    begun = _begin_from(network, config.init, again=resume) if config.init else None
     loss_name = config.loss or spec.loss
     loss_options = dict(config.loss_options)
     if isinstance(network, zoo.MapNetwork):
-        network.output = scaled_maps(network.output, config)
+        network.output = scaled_maps(network.output, config, begun=begun is not None)
     else:
         network.output = change_output(network.output, config.contract)
         loss_options["target_scale"] = network.output.target_scale
@@ -109,7 +110,7 @@ def _train(
     if config.size % network.size_multiple:
         raise ValueError(f"size is {config.size}; {config.model} needs multiples of {network.size_multiple} pixels")
     source, validation = open_sources(config, network, where)
-    if not resume:
+    if not resume and (begun is None or "normalisation.mean" not in begun.copied):
         network.normalisation.set_statistics(*frame_statistics(source))
     place(network, where)
 
@@ -147,6 +148,8 @@ def _train(
         keeper.save(trainer)
     scores = {key: value for key, value in validate.scores.items() if key != "threshold"}
     run = {"loss": loss_name, "precision": precision, "stopped": stop.made}
+    if begun is not None:
+        run["init"] = {"source": config.init, "report": str(begun)}
     _write_model(output, network, validate, scores, task, run)
     if stop.made:
         raise KeyboardInterrupt
@@ -160,8 +163,29 @@ def _train(
     )
 
 
-def scaled_maps(output: EmitterMaps, config: TrainConfig) -> EmitterMaps:
+def _begin_from(network: Network, source: str, *, again: bool) -> zoo.Adopted:
+    """Copy the weights named, with what their numbers stand for, and say what was copied and what was not.
+
+    Args:
+        again: another sitting, whose own weights come afterwards.
+    """
+    adopted, card = zoo.adopt_weights(network, source)
+    if not again:
+        logging.getLogger(__name__).warning("beginning from %s: %s", source, adopted)
+    settings = card.get("output") or {}
+    if isinstance(network, zoo.MapNetwork):
+        known: tuple[str, ...] = ("photons_scale", "background_scale", "z_scale_nm")
+    else:
+        known = ("target_scale", "kind", "heatmap_sigma")
+    network.output = replace(network.output, **{key: settings[key] for key in known if key in settings})  # type: ignore[arg-type, assignment]
+    return adopted
+
+
+def scaled_maps(output: EmitterMaps, config: TrainConfig, *, begun: bool = False) -> EmitterMaps:
     """The contract with scales that hold all the recipe can draw, with a fifth to spare, and the configured changes.
+
+    Args:
+        begun: the scales are those of weights to begin from; only one that is too small is changed.
 
     Raises:
         ValueError: a change that is no setting of `EmitterMaps`.
@@ -169,10 +193,16 @@ def scaled_maps(output: EmitterMaps, config: TrainConfig) -> EmitterMaps:
     found: dict[str, Any] = {}
     if config.source == "recipe":
         recipe = config.simulation()
-        found["photons_scale"] = 1.2 * _highest(recipe.photons)
-        found["background_scale"] = 1.2 * max(_highest(recipe.background), 1.0)
-        if highest := max(abs(z) for z in recipe.z_range_nm):
-            found["z_scale_nm"] = 1.2 * highest
+        needed = {
+            "photons_scale": _highest(recipe.photons),
+            "background_scale": max(_highest(recipe.background), 1.0),
+            "z_scale_nm": max(abs(z) for z in recipe.z_range_nm),
+        }
+        found = {
+            key: 1.2 * most
+            for key, most in needed.items()
+            if most and not (begun and most <= abs(getattr(output, key)))
+        }
     known = ("photons_scale", "background_scale", "z_scale_nm", "rule", "candidate")
     for key in config.contract:
         if key not in known:
@@ -220,6 +250,10 @@ def resolve_config(
         name = training_recipe or (own if own in list_training_recipes() else None)
         base = load_training_recipe(name) if name else {}
         base["model"] = model
+        if given.get("init"):
+            base["options"] = {**base.get("options", {}), **zoo.read_card(given["init"])["options"]}
+        if given.get("recipe") not in (None, base.get("recipe")):
+            base.pop("recipe_changes", None)  # of another recipe
     if given.get("movie") or given.get("inputs"):
         base["recipe"] = None
     base["options"] = {**base.get("options", {}), **given.pop("options", {})}

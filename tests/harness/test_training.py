@@ -237,3 +237,44 @@ def test_a_table_that_reaches_beyond_the_movie_is_refused(tmp_path, movie):
     )
     with pytest.raises(ValueError, match="names frame 25"):
         open_sources(config, zoo.create_model("fid_storm"), torch.device("cpu"))
+
+
+def test_begins_from_other_weights_and_says_what_was_copied(tmp_path, caplog):
+    first = make_config({**TINY, "steps": 2})
+    train(first, tmp_path / "first", progress=False)
+    start = zoo.load_model(tmp_path / "first")[0].state_dict()
+    same = {key: value for key, value in TINY.items() if key not in ("model", "options")}
+    config = resolve_config("fid_storm", **same, init=str(tmp_path / "first"), steps=1)
+    assert config.options == {"n_blocks": 1}  # those of the weights
+    slow = make_config({**config.model_dump(), "learning_rate": 1e-12})
+    train(slow, tmp_path / "second", progress=False)
+    ours, card = zoo.load_model(tmp_path / "second")
+    for key, value in ours.state_dict().items():
+        if "running" not in key and "num_batches" not in key:
+            torch.testing.assert_close(value, start[key], rtol=1e-6, atol=1e-7, msg=key)
+    assert card["training"]["init"]["source"] == str(tmp_path / "first")
+    assert f"{len(start)} tensors copied" in caplog.text
+    wider = make_config({**TINY, "options": {"n_blocks": 2}, "steps": 1, "init": str(tmp_path / "first")})
+    train(wider, tmp_path / "third", progress=False)
+    report = zoo.load_model(tmp_path / "third")[1]["training"]["init"]["report"]
+    assert "not in the weights left as they were: core." in report
+    with pytest.raises(ValueError, match="no tensor of them fits 'srcnn'"):
+        train(make_config({**TINY, "model": "srcnn", "options": {}, "init": str(tmp_path / "first")}), tmp_path / "no")
+
+
+def test_maps_begin_with_the_scales_of_the_weights(tmp_path):
+    small = {"model": "compact", "options": {"dimensions": 2}, "size": 16, "batch_size": 1, "block": 2, "steps": 1}
+    bright = {"photons": {"low": 300, "high": 20000, "scale": "log"}}
+    train(make_config({**small, "validation_frames": 1, "recipe_changes": bright}), tmp_path / "a", progress=False)
+    config = make_config({**small, "validation_frames": 1, "init": str(tmp_path / "a")})
+    train(config, tmp_path / "b", progress=False)
+    first, second = (json.loads((tmp_path / name / "card.json").read_text()) for name in "ab")
+    assert first["output"]["photons_scale"] == second["output"]["photons_scale"] == 24000
+    assert first["normalisation"] == second["normalisation"]
+    train(make_config({**config.model_dump(), "recipe_changes": {"photons": 30000}}), tmp_path / "c", progress=False)
+    assert json.loads((tmp_path / "c" / "card.json").read_text())["output"]["photons_scale"] == 36000
+
+
+def test_another_recipe_takes_none_of_the_changes_made_to_the_first():
+    assert resolve_config("decode").recipe_changes
+    assert not resolve_config("decode", recipe="scmos-2d").recipe_changes
