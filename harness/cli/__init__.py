@@ -13,6 +13,7 @@ COMMANDS = {
     "datasets": "list the recipes that movies are made from",
     "simulate": "make a movie whose molecules are known",
     "train": "train a model on simulated frames, a movie with its table, or paired images",
+    "curves": "learning curves of trainings: score against time and frames",
     "export": "write a model as ONNX, checked against PyTorch",
     "localize": "find the molecules of a movie",
     "show": "picture of one frame: input | truth | the model's image",

@@ -356,6 +356,7 @@ def _write_model(
             "smlm_zoo": package_version("smlm-zoo"),
             "commit": commit(),
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "curve": validate.curve,
         },
         "valid_range": valid_range(recipe) if recipe else None,
     }

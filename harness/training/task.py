@@ -125,14 +125,17 @@ class Validate(Callback):
         self.threshold: float | None = None
         self.weights: dict[str, Tensor] = {}
         self.scores: dict[str, float] = {}
+        self.curve: list[dict[str, float]] = []
         self.last_step = -1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "threshold": self.threshold, "weights": self.weights, "scores": self.scores}
+        kept = {"best": self.best, "threshold": self.threshold, "weights": self.weights, "scores": self.scores}
+        return kept | {"curve": self.curve}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.threshold = state_dict["best"], state_dict["threshold"]
         self.weights, self.scores = state_dict["weights"], state_dict["scores"]
+        self.curve = list(state_dict.get("curve", []))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step % self.every == 0:
@@ -145,6 +148,8 @@ class Validate(Callback):
         self.last_step = task.global_step
         network = task.best_network
         found = evaluate(network, task.loss, self.validation, device=task.device)
+        spent = {"step": task.global_step, "minutes": round(task.seconds() / 60, 3), "frames": task.frames_seen}
+        self.curve.append(spent | {key: float(f"{value:.5g}") for key, value in found.items()})
         figure = found.get("efficiency", -found["validation_loss"])
         if figure > self.best:
             self.best, self.threshold = figure, found.get("threshold")

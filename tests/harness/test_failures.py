@@ -38,8 +38,8 @@ def test_worst_frames_by_hand():
     assert (second["frame"], second["tp"], second["fp"], second["fn"]) == (4, 0, 1, 1)
     assert (third["frame"], third["fn"]) == (5, 1)
     assert [one["frame"] for one in worst_frames(whole, found=found, count=1)] == [1]
-    again = report(truth=truth, found=found, field_nm=FIELD, protocol=PROTOCOL, resamples=0, curves=False).to_dict()["worst"]
-    assert again == worst_frames(whole, found=found)
+    again = report(truth=truth, found=found, field_nm=FIELD, protocol=PROTOCOL, resamples=0, curves=False)
+    assert again.to_dict()["worst"] == worst_frames(whole, found=found)
 
 
 def test_no_mistakes_no_frames():

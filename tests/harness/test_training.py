@@ -17,6 +17,7 @@ import zoo
 from harness.io.tables import write_table
 from harness.training import load_training_recipe, make_config, resolve_config, train
 from harness.training.config import list_training_recipes
+from harness.training.curves import learning_curves, plot_curves
 from harness.training.data import MovieFrames, open_sources
 from simulators import Emitters, draw_frames, load_recipe
 
@@ -278,3 +279,26 @@ def test_maps_begin_with_the_scales_of_the_weights(tmp_path):
 def test_another_recipe_takes_none_of_the_changes_made_to_the_first():
     assert resolve_config("decode").recipe_changes
     assert not resolve_config("decode", recipe="scmos-2d").recipe_changes
+
+
+def test_the_learning_curve_goes_on_over_sittings(tmp_path):
+    config = make_config({**TINY, "steps": 4, "validate_every": 2})
+    train(config, tmp_path / "run", progress=False)
+    train(make_config({**config.model_dump(), "steps": 6}), tmp_path / "run", resume=True, progress=False)
+    table = learning_curves([tmp_path / "run"])
+    assert list(table["step"]) == [2, 4, 6]
+    assert list(table["frames"]) == [4, 8, 12]
+    assert table["minutes"].is_monotonic_increasing
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    best = table.loc[table["efficiency"].idxmax()]
+    assert best["efficiency"] == pytest.approx(card["scores"]["efficiency"], rel=1e-4)
+    assert plot_curves(table, tmp_path / "curves.png", score="validation_loss").stat().st_size > 5000
+    with pytest.raises(ValueError, match="no curve holds 'charm'"):
+        plot_curves(table, tmp_path / "no.png", score="charm")
+
+
+def test_shipped_weights_hold_the_curve_that_led_to_them():
+    table = learning_curves()
+    for name, curve in table.groupby("model"):
+        card = zoo.read_card(name)
+        assert curve["efficiency"].max() == pytest.approx(card["scores"]["efficiency"], rel=1e-3), name
