@@ -87,9 +87,8 @@ def load_network(source: str | Path) -> tuple[Network, dict[str, Any]]:
     Raises:
         ValueError: no such model or folder; says what there is.
     """
-    path = Path(source)
-    if path.is_dir():
-        return _loaded(path)
+    if Path(source).is_dir() or zoo.is_address(source):
+        return _loaded(source)
     name = str(source)
     shipped = zoo.list_weights()
     if name in shipped:

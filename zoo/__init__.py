@@ -8,6 +8,7 @@
 from importlib import import_module as _import_module
 from pkgutil import iter_modules as _iter_modules
 
+from ._adopting import Adopted, adopt_weights
 from ._blocks import (
     ConvBlock,
     Enlarge,
@@ -21,6 +22,7 @@ from ._detection import scores
 from ._emitter_maps import EmitterMaps, EmitterTargets
 from ._map_network import MapNetwork, SharesFeatures
 from ._outputs import SRImage
+from ._places import is_address
 from ._registry import (
     ModelSpec,
     Variant,
@@ -30,7 +32,7 @@ from ._registry import (
     load_plugin,
     register_model,
 )
-from ._weights import Adopted, adopt_weights, list_weights, load_model, load_weights, read_card, save_weights
+from ._weights import list_weights, load_model, load_weights, read_card, save_weights
 
 for _module in _iter_modules(__path__):
     if not _module.name.startswith("_") and not _module.ispkg:
@@ -57,6 +59,7 @@ __all__ = [
     "create_model",
     "get_spec",
     "inference_form",
+    "is_address",
     "list_models",
     "list_weights",
     "load_model",

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from ._emitter_maps import EmitterMaps
 from ._outputs import SRImage
+from ._places import fetch, is_address, listed
 from ._registry import create_model, get_spec, list_models
 
 CARD_FORMAT = 1
@@ -96,13 +97,15 @@ def load_model(source: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Build a model from its card and load its weights.
 
     Args:
-        source: a folder with card.json, a card file, or "NAME.TAG" of shipped weights (see `list_weights`).
+        source: a folder with card.json, a card file, "NAME.TAG" of `list_weights` (or NAME alone, for the model's usual
+            weights), or the web address of a card or folder, which is fetched once.
 
     Returns:
         The model in evaluation mode, and the card.
 
     Raises:
         FileNotFoundError: no such folder, card or shipped weights.
+        ConnectionError: a web address cannot be reached.
         ValueError: a file is damaged, or does not fit the model.
     """
     place, stem = _locate(source)
@@ -136,64 +139,15 @@ def load_weights(model: nn.Module, source: str | Path) -> dict[str, Any]:
     return card
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Adopted:
-    """What became of every tensor when a model began from other weights.
-
-    Args:
-        copied: names taken over.
-        reshaped: names whose shape differs, with (theirs, ours); the model keeps its own.
-        new: names that the weights lack; the model keeps its own.
-        unused: names that the model lacks.
-    """
-
-    copied: tuple[str, ...]
-    reshaped: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-    new: tuple[str, ...]
-    unused: tuple[str, ...]
-
-    def __str__(self) -> str:
-        parts = [f"{len(self.copied)} tensors copied"]
-        if self.reshaped:
-            shapes = [f"{key} {theirs} instead of {ours}" for key, (theirs, ours) in self.reshaped.items()]
-            parts.append(f"{len(shapes)} of another shape left as they were: {_some(shapes)}")
-        if self.new:
-            parts.append(f"{len(self.new)} not in the weights left as they were: {_some(list(self.new))}")
-        if self.unused:
-            parts.append(f"{len(self.unused)} of the weights not used: {_some(list(self.unused))}")
-        return "; ".join(parts)
-
-
-def adopt_weights(model: nn.Module, source: str | Path) -> tuple[Adopted, dict[str, Any]]:
-    """Begin from weights of this or another model: copy every tensor whose name and shape fit, leave the others.
-
-    Args:
-        model: changed in place.
-        source: as in `load_model`.
-
-    Returns:
-        What became of each tensor, and the card of the weights.
+def open_weights(source: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """All tensors, the card, and where the card is, of a source as in `load_model`.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_model`; also when not one parameter fits.
+        FileNotFoundError, ConnectionError, ValueError: as `load_model`.
     """
     place, stem = _locate(source)
     card = _read_card(place, stem)
-    theirs, own = _tensors(place, stem, card), model.state_dict()
-    shared = [key for key in own if key in theirs]
-    copied = tuple(key for key in shared if theirs[key].shape == own[key].shape)
-    if not set(copied) & {key for key, _ in model.named_parameters()}:
-        name = getattr(model, "model_name", type(model).__name__)
-        raise ValueError(
-            f"{_where(place, _card_name(stem))} holds weights of '{card['model']}'; no tensor of them fits "
-            f"'{name}' by name and shape, so there is nothing to begin from"
-        )
-    model.load_state_dict({**own, **{key: theirs[key] for key in copied}})
-    reshaped = {
-        key: (tuple(theirs[key].shape), tuple(own[key].shape)) for key in shared if theirs[key].shape != own[key].shape
-    }
-    new, unused = (tuple(key for key in a if key not in b) for a, b in ((own, theirs), (theirs, own)))
-    return Adopted(copied=copied, reshaped=reshaped, new=new, unused=unused), card
+    return _tensors(place, stem, card), card, _where(place, _card_name(stem))
 
 
 def load_pretrained(name: str, tag: str, options: Mapping[str, Any]) -> nn.Module:
@@ -216,12 +170,11 @@ def load_pretrained(name: str, tag: str, options: Mapping[str, Any]) -> nn.Modul
 
 
 def list_weights(pattern: str = "*") -> list[str]:
-    """Tags "NAME.TAG" of the shipped weights that match the wildcard pattern, sorted."""
-    place = _shipped()
-    if not place.is_dir():
-        return []
-    stems = [entry.name[: -len(".json")] for entry in place.iterdir() if entry.name.endswith(".json")]
-    return sorted(fnmatch.filter(stems, pattern))
+    """Tags "NAME.TAG" of the weights at hand that match the wildcard pattern, sorted.
+
+    They are those shipped with the package and those of the places in `SMLM_ZOO_WEIGHTS` (folders and web addresses).
+    """
+    return sorted(fnmatch.filter({*_shipped_stems(), *listed()}, pattern))
 
 
 def _describe(model: nn.Module) -> dict[str, Any]:
@@ -289,6 +242,13 @@ def _shipped() -> Traversable:
     return files("zoo").joinpath("weights")
 
 
+def _shipped_stems() -> list[str]:
+    place = _shipped()
+    if not place.is_dir():
+        return []
+    return [entry.name[: -len(".json")] for entry in place.iterdir() if entry.name.endswith(".json")]
+
+
 def _card_name(stem: str) -> str:
     return "card.json" if stem == "model" else f"{stem}.json"
 
@@ -298,22 +258,32 @@ def _where(place: Traversable, file: str) -> str:
 
 
 def _locate(source: str | Path) -> tuple[Traversable, str]:
-    """Folder and stem of a weights source."""
+    """Folder and stem of a weights source; one on the web is fetched into the cache."""
+    if is_address(source):
+        card = fetch(str(source))
+        return card.parent, _stem(card)
     path = Path(source).expanduser()
     if path.is_dir():
         if not (path / "card.json").is_file():
             raise FileNotFoundError(f"{path} has no card.json; give a folder that `save_weights` wrote")
         return path, "model"
     if path.suffix == ".json" and path.is_file():
-        return path.parent, "model" if path.name == "card.json" else path.name[: -len(".json")]
-    shipped = list_weights()
+        return path.parent, _stem(path)
+    shipped, further = _shipped_stems(), listed()
     stem = str(source)
     if stem in list_models():
         stem = f"{stem}.{get_spec(stem).recipe}"  # its usual weights
     if stem in shipped:
         return _shipped(), stem
-    have = f"shipped are: {', '.join(shipped)}" if shipped else "no weights are shipped"
-    raise FileNotFoundError(f"no weights '{source}': neither a folder, nor a card, nor shipped ({have})")
+    if stem in further:
+        place = further[stem]
+        return _locate(place) if isinstance(place, str) else (place, stem)
+    have = f"there are: {', '.join(list_weights())}" if shipped or further else "there are none"
+    raise FileNotFoundError(f"no weights '{source}': neither a folder, nor a card, nor shipped or listed ({have})")
+
+
+def _stem(card: Path) -> str:
+    return "model" if card.name == "card.json" else card.name[: -len(".json")]
 
 
 def _read_card(place: Traversable, stem: str) -> dict[str, Any]:
@@ -361,16 +331,16 @@ def _load_into(model: nn.Module, place: Traversable, stem: str, card: dict[str, 
     own = model.state_dict()
     where = _where(place, _card_name(stem))
     if missing := sorted(set(own) - set(tensors)):
-        raise ValueError(f"{where}: weights for '{card['model']}' lack {_some(missing)}")
+        raise ValueError(f"{where}: weights for '{card['model']}' lack {some(missing)}")
     if unknown := sorted(set(tensors) - set(own)):
-        raise ValueError(f"{where}: '{card['model']}' with options {card['options']} has no {_some(unknown)}")
+        raise ValueError(f"{where}: '{card['model']}' with options {card['options']} has no {some(unknown)}")
     wrong = [
         f"{key} is {tuple(value.shape)}, the model has {tuple(own[key].shape)}"
         for key, value in tensors.items()
         if value.shape != own[key].shape
     ]
     if wrong:
-        raise ValueError(f"{where}: shapes do not fit '{card['model']}': {_some(wrong, '; ')}")
+        raise ValueError(f"{where}: shapes do not fit '{card['model']}': {some(wrong, '; ')}")
     model.load_state_dict(tensors)
 
 
@@ -395,7 +365,8 @@ def _read_shard(place: Traversable, stem: str, record: Any) -> dict[str, Tensor]
         raise ValueError(f"{file} is not a safetensors file: {error}") from None
 
 
-def _some(items: list[str], separator: str = ", ") -> str:
+def some(items: list[str], separator: str = ", ") -> str:
+    """The first four and the number of the others, for a message."""
     rest = f"{separator}and {len(items) - 4} more" if len(items) > 4 else ""
     return separator.join(items[:4]) + rest
 

@@ -203,10 +203,10 @@ def test_options_that_contradict_pretrained_weights_are_refused(model, shipped):
 
 
 def test_weights_that_are_not_shipped_are_refused_clearly(model, shipped):
-    with pytest.raises(FileNotFoundError, match=r"no weights 'srcnn\.epfl-2d'.*no weights are shipped"):
+    with pytest.raises(FileNotFoundError, match=r"no weights 'srcnn\.epfl-2d'.*there are none"):
         zoo.create_model("srcnn", pretrained=True)
     zoo.save_weights(model, shipped, stem="srcnn.other")
-    with pytest.raises(FileNotFoundError, match=r"no weights 'srcnn\.epfl-2d'.*shipped are: srcnn\.other"):
+    with pytest.raises(FileNotFoundError, match=r"no weights 'srcnn\.epfl-2d'.*there are: srcnn\.other"):
         zoo.create_model("srcnn", pretrained=True)
 
 
