@@ -1,0 +1,243 @@
+"""What any model is to be compared with, run through the same harness as the models.
+
+- `blank`: nothing found, a black image.
+- `mean_frame`: no localizations; the mean of the frames, its median taken off, enlarged by cubic splines. It has image
+  scores only.
+- `random`: points anywhere in the field, per frame a Poisson number at a density that is given; `rows` gives that of
+  the movie's truth. What chance scores at the true density.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import leaderboard
+from harness.localization import localize
+from harness.ready import FRAMES_AT_ONCE, UPSAMPLING, Part, Read, ReadyModel, drawn, prefetched
+from harness.recording import (
+    dataset_record,
+    detail_record,
+    environment_record,
+    field_nm,
+    model_record,
+    protocol_for,
+    runtime_record,
+    score_movie,
+    scores_record,
+    settings_record,
+)
+from harness.runtimes import RuntimeInfo
+from harness.scoring.image_quality import baseline_images, score_image
+from leaderboard import Detail, Result, Scores
+from simulators import Localizations, Movie, Recipe
+
+BASELINES = ("blank", "mean_frame", "random")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline(ReadyModel):
+    """Something that localizes frame by frame without weights.
+
+    Attributes:
+        searched: whether it has a threshold, to be found on validation movies.
+        shows_only: whether it gives an image and no localizations.
+    """
+
+    card: dict[str, Any] = field(default_factory=dict)
+    searched: ClassVar[bool] = False
+    shows_only: ClassVar[bool] = False
+
+    @property
+    def info(self) -> RuntimeInfo:
+        return RuntimeInfo(name="numpy", provider="CPU", precision="float64", threads=1)
+
+    @property
+    def threshold(self) -> float:
+        return super().threshold if self.searched else 0.0
+
+    @property
+    def upsampling(self) -> int:
+        return UPSAMPLING
+
+    @abstractmethod
+    def decode(
+        self, raw: Tensor, *, threshold: float, pixel_size_nm: tuple[float, float], first_frame: int = 0
+    ) -> Localizations:
+        """Localizations in frames, (N, H, W) photons."""
+
+    def raw(self, read: Read, total: int, count: int) -> Tensor:
+        return read(0, count)
+
+    def parts(self, read: Read, total: int, *, threshold: float, pixel_size_nm: tuple[float, float]) -> Iterator[Part]:
+        blocks = [(first, min(first + FRAMES_AT_ONCE, total)) for first in range(0, total, FRAMES_AT_ONCE)]
+        for (first, last), frames in prefetched(blocks, lambda block: read(*block)):
+            found = self.decode(frames, threshold=threshold, pixel_size_nm=pixel_size_nm, first_frame=first)
+            height, width = frames.shape[1:]
+            image = drawn(found, height=height, width=width, pixel_size_nm=pixel_size_nm)
+            yield Part(first=first, last=last, localizations=found, image=image)
+
+    def repeatable(self, frames: Tensor) -> tuple[Callable[[], Any], int]:
+        return partial(self.decode, frames, threshold=self.threshold, pixel_size_nm=(100.0, 100.0)), len(frames)
+
+    def picture(self, read: Read, total: int, frame: int, *, pixel_size_nm: tuple[float, float]) -> Tensor:
+        part = next(
+            self.parts(
+                lambda a, b: read(frame + a, frame + b), 1, threshold=self.threshold, pixel_size_nm=pixel_size_nm
+            )
+        )
+        return part.image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blank(Baseline):
+    """Finds nothing."""
+
+    name: str = "blank"
+
+    def decode(
+        self, raw: Tensor, *, threshold: float, pixel_size_nm: tuple[float, float], first_frame: int = 0
+    ) -> Localizations:
+        return Localizations.empty()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanFrame(Blank):
+    """The enlarged mean of the frames, its median taken off, negative values as 0; localizes nothing."""
+
+    name: str = "mean_frame"
+    shows_only: ClassVar[bool] = True
+
+    def parts(self, read: Read, total: int, *, threshold: float, pixel_size_nm: tuple[float, float]) -> Iterator[Part]:
+        blocks = [(first, min(first + FRAMES_AT_ONCE, total)) for first in range(0, total, FRAMES_AT_ONCE)]
+        mean = sum(frames.double().sum(0) for _, frames in prefetched(blocks, lambda block: read(*block))) / total
+        assert isinstance(mean, Tensor)
+        height, width = mean.shape
+        fine = (float(width * UPSAMPLING), float(height * UPSAMPLING))
+        image = baseline_images((mean - mean.median()).numpy(), field_nm=fine, pixel_nm=1.0)["mean frame"]
+        yield Part(first=0, last=total, localizations=Localizations.empty(), image=torch.from_numpy(image).float())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPoints(Baseline):
+    """Points that are even over the field: chance.
+
+    Args:
+        density_um2: mean number per frame and square micrometre; the number in a frame is a Poisson draw.
+        z_range_nm: heights are even in between.
+        seed: each frame draws from a stream of its own, so that blocks of any length give the same points.
+    """
+
+    name: str = "random"
+    density_um2: float
+    z_range_nm: tuple[float, float] = (0.0, 0.0)
+    seed: int = 0
+
+    def decode(
+        self, raw: Tensor, *, threshold: float, pixel_size_nm: tuple[float, float], first_frame: int = 0
+    ) -> Localizations:
+        height, width = raw.shape[1] * pixel_size_nm[1], raw.shape[2] * pixel_size_nm[0]
+        tables = []
+        for frame in range(first_frame, first_frame + len(raw)):
+            rng = np.random.default_rng((self.seed, frame))
+            count = rng.poisson(self.density_um2 * width * height * 1e-6)
+            x, y, z = rng.random((3, count))
+            low, high = self.z_range_nm
+            tables.append(
+                Localizations(frame=np.full(count, frame), x_nm=width * x, y_nm=height * y, z_nm=low + (high - low) * z)
+            )
+        return Localizations.concatenate(tables)
+
+
+def true_density_um2(movie: Movie) -> float:
+    """Emitters per frame and square micrometre in the truth of a movie."""
+    width, height = field_nm(movie)
+    return len(movie.emitters) / (len(movie) * width * height * 1e-6)
+
+
+def open_baseline(name: str, recipe: Recipe, movie: Movie) -> Baseline:
+    """A baseline, ready for one movie.
+
+    Args:
+        name: one of `BASELINES`.
+        recipe: of the movie.
+        movie: its camera is known to all of them, the density of its truth to `random`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name == "blank":
+        return Blank()
+    if name == "mean_frame":
+        return MeanFrame()
+    if name == "random":
+        return RandomPoints(density_um2=true_density_um2(movie), z_range_nm=recipe.z_range_nm, seed=recipe.seed)
+    raise ValueError(f"no baseline named {name!r}; there are {', '.join(BASELINES)}")
+
+
+def rows(
+    movies: Mapping[str, tuple[Recipe, Movie]],
+    *,
+    records: Path,
+    known: Iterable[Result] = (),
+    names: Iterable[str] = BASELINES,
+    say: Callable[[str], None] | None = None,
+) -> list[Result]:
+    """Records of the baselines on test movies; each is written as soon as it is known.
+
+    Args:
+        movies: name -> recipe and movie.
+        records: folder that records are written to.
+        known: records of before: what is among them is not measured again.
+        names: which of `BASELINES`.
+        say: told what is being done.
+    """
+    before = {(r.model.name, r.dataset.recipe_hash): r for r in known if r.model.baseline}
+    result = []
+    for name in names:
+        for recipe, movie in movies.values():
+            one = before.get((name, recipe.hash))
+            if one is None:
+                if say is not None:
+                    say(f"baseline {name} on {recipe.name}")
+                one = _measured(open_baseline(name, recipe, movie), recipe, movie)
+                leaderboard.write_result(one, records)
+            result.append(one)
+    return result
+
+
+def _measured(model: Baseline, recipe: Recipe, movie: Movie) -> Result:
+    there = localize(model, movie.frames, camera=movie.camera)
+    scores: Scores | None = None
+    if model.shows_only:
+        images = score_image(there.image, truth=movie.emitters, field_nm=field_nm(movie))
+        detail = Detail(images=images)
+    else:
+        figures = score_movie(movie, there.localizations, recipe=recipe)
+        scores, detail = scores_record(figures), detail_record(figures)
+    return Result(
+        model=model_record(model, baseline=True),
+        dataset=dataset_record(recipe),
+        runtime=runtime_record(model),
+        scores=scores,
+        detail=detail,
+        settings=settings_record(
+            protocol_for(2),
+            precision=model.info.precision,
+            threshold=model.threshold if model.searched else None,
+            threshold_source="",
+            threshold_trials=None,
+        ),
+        environment=environment_record(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=f"smlm-zoo leaderboard --dataset {recipe.name}",
+    )
