@@ -14,6 +14,7 @@ from ._blocks import (
     Enlarge,
     ImageNetwork,
     Normalisation,
+    SeparableConv2d,
     UpConv2d,
     inference_form,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "ModelSpec",
     "Normalisation",
     "SRImage",
+    "SeparableConv2d",
     "SharesFeatures",
     "UpConv2d",
     "Variant",

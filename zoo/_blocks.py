@@ -43,13 +43,34 @@ class UpConv2d(nn.Conv2d):
         return F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
 
 
+class SeparableConv2d(nn.Module):
+    """A convolution of each channel alone, then one that mixes them (1x1): (N, C, H, W) -> (N, O, H, W).
+
+    With a kernel of k x k it takes k^2 C + C O multiplications a pixel instead of k^2 C O.
+
+    Source: Chollet 2017, arXiv:1610.02357; Howard et al. 2017, arXiv:1704.04861.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, *, dilation: int = 1, bias: bool = True):
+        super().__init__()
+        reach = dilation * (kernel // 2)
+        self.each = nn.Conv2d(
+            in_channels, in_channels, kernel, padding=reach, dilation=dilation, groups=in_channels, bias=False
+        )
+        self.mix = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(self.each(x))
+
+
 class ConvBlock(nn.Module):
     """[nearest x2] - convolution - [batch norm] - [activation] - [2x2 max pool], image size kept by padding.
 
-    `eps` and `momentum` are the batch norm's; what is left out is an identity.
+    `eps` and `momentum` are the batch norm's; what is left out is an identity. With `separable` the convolution is a
+    `SeparableConv2d` (zero padding, no upsampling).
     """
 
-    conv: nn.Conv2d
+    conv: nn.Conv2d | SeparableConv2d
     norm: nn.BatchNorm2d | nn.Identity
 
     def __init__(
@@ -66,9 +87,12 @@ class ConvBlock(nn.Module):
         padding_mode: Padding = "zeros",
         eps: float = 1e-5,
         momentum: float = 0.1,
+        separable: bool = False,
     ):
         super().__init__()
-        if upsample:
+        if separable:
+            self.conv = SeparableConv2d(in_channels, out_channels, kernel, bias=bias)
+        elif upsample:
             self.conv = UpConv2d(in_channels, out_channels, bias=bias, padding_mode=padding_mode)
         else:
             self.conv = nn.Conv2d(
@@ -252,6 +276,21 @@ def image_output(*, upsampling: int, **settings: Any) -> SRImage:
     return SRImage(upsampling=upsampling, **settings)
 
 
+def scaled(channels: int, width: int, canonical: int) -> int:
+    """`channels` of the canonical form, for a network of another `width`: at least 1."""
+    return max(1, channels * width // canonical)
+
+
+def check_width(width: int, least: int = 1) -> None:
+    """Refuse a width that gives no network.
+
+    Raises:
+        ValueError: not a whole number of at least `least`.
+    """
+    if int(width) != width or width < least:
+        raise ValueError(f"width is {width!r}; give a whole number of features, at least {least}")
+
+
 def choose(what: str, value: Any, known: tuple[Any, ...]) -> None:
     """Refuse an option value that is not among the known ones.
 
@@ -294,6 +333,8 @@ def _fold_norms(block: nn.Module) -> None:
     names = [name for name, _ in block.named_children()]
     for first, second in itertools.pairwise(names):
         conv, norm = getattr(block, first), getattr(block, second)
+        if isinstance(conv, SeparableConv2d):
+            conv = conv.mix
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None:
             assert norm.running_mean is not None
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

@@ -15,22 +15,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._blocks import choose
+from ._blocks import SeparableConv2d, choose
 from ._emitter_maps import EmitterMaps
 from ._map_network import MapNetwork, SharesFeatures
 from ._registry import Variant, register_model
 from .decode import activated, maps_output
 
-DILATIONS = (1, 2, 4, 2, 1)
+BLOCKS = 5
+
+
+def dilations(blocks: int) -> tuple[int, ...]:
+    """Dilations of the trunk's blocks, growing to 4 and falling: 1, 2, 4, 2, 1 for five."""
+    return tuple(2 ** min(step, blocks - 1 - step, 2) for step in range(blocks))
 
 
 class _Residual(nn.Module):
     """Two 3x3 convolutions of one dilation, with ELU; what comes in is added."""
 
-    def __init__(self, width: int, dilation: int):
+    first: nn.Conv2d | SeparableConv2d
+    second: nn.Conv2d | SeparableConv2d
+
+    def __init__(self, width: int, dilation: int, *, separable: bool = False):
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
-        self.second = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        for name in ("first", "second"):
+            layer = (
+                SeparableConv2d(width, width, dilation=dilation)
+                if separable
+                else nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+            )
+            self.add_module(name, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + F.elu(self.second(F.elu(self.first(x))))
@@ -39,14 +52,24 @@ class _Residual(nn.Module):
 class CompactCore(SharesFeatures):
     """Scaled frames (B, T, H, W) -> maps (B, T - frames + 1, C, H, W); height and width even."""
 
-    def __init__(self, *, frames: int, channels: int, means: int, background: bool, width: int):
+    def __init__(
+        self,
+        *,
+        frames: int,
+        channels: int,
+        means: int,
+        background: bool,
+        width: int,
+        blocks: int = BLOCKS,
+        separable: bool = False,
+    ):
         super().__init__(frames)
         self.means = means
         single = width // 3 // 8 * 8 if frames > 1 else width  # features of one frame
         self.lift = nn.Conv2d(4, single, 3, padding=1)
         self.look = nn.Conv2d(single, single, 3, padding=1)
         self.join = nn.Conv2d(frames * single, width, 3, padding=1)
-        self.trunk = nn.Sequential(*(_Residual(width, dilation) for dilation in DILATIONS))
+        self.trunk = nn.Sequential(*(_Residual(width, d, separable=separable) for d in dilations(blocks)))
         self.grow = nn.ConvTranspose2d(width, width // 3 // 8 * 8, 4, stride=2, padding=1)
         fine = width // 3 // 8 * 8
         self.refine = nn.Conv2d(fine + frames, fine, 3, padding=1)
@@ -57,7 +80,8 @@ class CompactCore(SharesFeatures):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         for block in self.trunk:
             assert isinstance(block, _Residual)
-            nn.init.zeros_(block.second.weight)  # each block starts as the identity
+            last = block.second.mix if isinstance(block.second, SeparableConv2d) else block.second
+            nn.init.zeros_(last.weight)  # each block starts as the identity
         with torch.no_grad():
             self.give.weight.mul_(0.1)
             assert self.give.bias is not None
@@ -83,7 +107,7 @@ class Compact(MapNetwork):
 
     core: CompactCore
 
-    def __init__(self, *, output: EmitterMaps, frames: int, width: int):
+    def __init__(self, *, output: EmitterMaps, frames: int, width: int, blocks: int, separable: bool):
         side = frames // 2
         super().__init__(output=output, frames_before=side, frames_after=side, size_multiple=2)
         self.core = CompactCore(
@@ -92,6 +116,8 @@ class Compact(MapNetwork):
             means=3 + int(output.axial),
             background="background" in output.channels,
             width=width,
+            blocks=blocks,
+            separable=separable,
         )
 
 
@@ -112,10 +138,21 @@ class Compact(MapNetwork):
         ),
     },
 )
-def compact(*, frames: int = 3, dimensions: int = 3, width: int = 96, background: bool = True) -> Compact:
-    """The compact network with `frames` (1 or 3), `dimensions` (2 or 3), `width` (multiple of 24) and `background`."""
+def compact(
+    *,
+    frames: int = 3,
+    dimensions: int = 3,
+    width: int = 96,
+    blocks: int = BLOCKS,
+    separable: bool = False,
+    background: bool = True,
+) -> Compact:
+    """The compact network with `frames` (1 or 3), `dimensions` (2 or 3), `width` (multiple of 24), `blocks` of the
+    trunk (1 to 5), `separable` convolutions there or not, and `background`."""
     choose("frames", frames, (1, 3))
     choose("dimensions", dimensions, (2, 3))
     if width < 24 or width % 24:
         raise ValueError(f"width is {width}; give a multiple of 24")
-    return Compact(output=maps_output(dimensions=dimensions, background=background), frames=frames, width=width)
+    choose("blocks", blocks, tuple(range(1, BLOCKS + 1)))
+    output = maps_output(dimensions=dimensions, background=background)
+    return Compact(output=output, frames=frames, width=width, blocks=blocks, separable=separable)

@@ -11,43 +11,57 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._blocks import ConvBlock, ImageNetwork, Padding, choose, image_output
+from ._blocks import ConvBlock, ImageNetwork, Padding, check_width, choose, image_output
 from ._outputs import SRImage
 from ._registry import Variant, register_model
 
-WIDTHS = (1, 32, 64, 128, 512, 128, 64, 32)
+DEPTHS = (1, 2, 3)
+
+
+def trunk_widths(width: int, depth: int) -> tuple[int, ...]:
+    """Channels before and after each block; published: (1, 32, 64, 128, 512, 128, 64, 32) for width 32 and depth 3."""
+    falling = tuple(width * 2**step for step in range(depth))
+    return (1, *falling, 4 * falling[-1], *falling[::-1])
 
 
 class DeepStormTrunk(nn.Module):
-    """Seven blocks of 3x3 convolution, batch norm, ReLU: (N, 1, h, w) -> (N, 32, h, w); h and w multiples of
-    8.
+    """Blocks of 3x3 convolution, batch norm, ReLU, seven as published: (N, 1, h, w) -> (N, width, h, w); h and w
+    multiples of 2**depth.
 
     Args:
-        first_upsampled: block before whose convolution the first of three upsamplings stands; 5 (Nehme) or 4
-            (DL4SMLM).
+        late: whether the first of the upsamplings stands before the block after the middle one (Nehme), not before the
+            middle one (DL4SMLM).
         bias: of the convolutions.
         eps, momentum: of the batch norms.
         padding_mode: of the convolutions.
+        width: channels of the first block.
+        depth: poolings, 1 to 3.
     """
 
     def __init__(
         self,
         *,
-        first_upsampled: int = 5,
+        late: bool = True,
         bias: bool = False,
         eps: float = 1e-3,
         momentum: float = 0.01,
         padding_mode: Padding = "zeros",
+        width: int = 32,
+        depth: int = 3,
     ):
         super().__init__()
-        for step in range(1, 8):
+        check_width(width)
+        choose("depth", depth, DEPTHS)
+        widths = trunk_widths(width, depth)
+        first_upsampled = depth + 1 + late
+        for step in range(1, 2 * depth + 2):
             block = ConvBlock(
-                WIDTHS[step - 1],
-                WIDTHS[step],
+                widths[step - 1],
+                widths[step],
                 bias=bias,
                 activation=nn.ReLU(),
-                pool=step <= 3,
-                upsample=first_upsampled <= step < first_upsampled + 3,
+                pool=step <= depth,
+                upsample=first_upsampled <= step < first_upsampled + depth,
                 padding_mode=padding_mode,
                 eps=eps,
                 momentum=momentum,
@@ -67,26 +81,26 @@ def orthogonal_init(module: nn.Module) -> None:
             nn.init.orthogonal_(layer.weight)
 
 
-def make_trunk(form: str) -> DeepStormTrunk:
-    """The trunk of a published form: nehme, dl4smlm or sfhbarnett."""
+def make_trunk(form: str, *, width: int = 32, depth: int = 3) -> DeepStormTrunk:
+    """The trunk of a published form: nehme, dl4smlm or sfhbarnett; narrower or shallower if asked."""
     if form == "dl4smlm":
-        return DeepStormTrunk(first_upsampled=4, bias=True, eps=1e-5, momentum=0.1)
+        return DeepStormTrunk(late=False, bias=True, eps=1e-5, momentum=0.1, width=width, depth=depth)
     if form == "sfhbarnett":
-        trunk = DeepStormTrunk(eps=1e-5, momentum=0.1, padding_mode="replicate")
+        trunk = DeepStormTrunk(eps=1e-5, momentum=0.1, padding_mode="replicate", width=width, depth=depth)
     else:
-        trunk = DeepStormTrunk()
+        trunk = DeepStormTrunk(width=width, depth=depth)
     orthogonal_init(trunk)
     return trunk
 
 
 class DeepStorm(nn.Module):
-    """Trunk and a 1x1 reconstruction: (N, 1, h, w) -> (N, 1, h, w); h and w multiples of 8."""
+    """Trunk and a 1x1 reconstruction: (N, 1, h, w) -> (N, 1, h, w); h and w multiples of 2**depth."""
 
-    def __init__(self, form: str = "nehme"):
+    def __init__(self, form: str = "nehme", *, width: int = 32, depth: int = 3):
         super().__init__()
-        self.trunk = make_trunk(form)
+        self.trunk = make_trunk(form, width=width, depth=depth)
         own = form == "dl4smlm"
-        self.rebuild = ConvBlock(32, 1, 1, bias=own, norm=own)
+        self.rebuild = ConvBlock(width, 1, 1, bias=own, norm=own)
         if not own:
             orthogonal_init(self.rebuild)
 
@@ -120,16 +134,19 @@ class DeepStorm(nn.Module):
 def deep_storm(
     *,
     variant: str = "nehme",
+    width: int = 32,
+    depth: int = 3,
     upsampling: int = 8,
     normalisation: str = "dataset",
     enlarge: str = "nearest",
 ) -> ImageNetwork:
-    """Deep-STORM in the form `variant` (nehme, dl4smlm, sfhbarnett)."""
+    """Deep-STORM in the form `variant` (nehme, dl4smlm, sfhbarnett): `width` channels in the first block, `depth`
+    poolings (1 to 3)."""
     choose("variant", variant, ("nehme", "dl4smlm", "sfhbarnett"))
     return ImageNetwork(
-        DeepStorm(variant),
+        DeepStorm(variant, width=width, depth=depth),
         output=image_output(upsampling=upsampling),
         normalisation=normalisation,
         enlarge=enlarge,
-        core_multiple=8,
+        core_multiple=2**depth,
     )

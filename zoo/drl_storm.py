@@ -9,13 +9,14 @@ channel.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._blocks import ConvBlock, ImageNetwork, choose, image_output, start_alive
+from ._blocks import ConvBlock, ImageNetwork, check_width, choose, image_output, start_alive
 from ._outputs import SRImage
 from ._registry import Variant, register_model
 
@@ -31,17 +32,21 @@ class SharedInputConv2d(nn.Conv2d):
 
 
 class EncoderDecoder(nn.Module):
-    """Steps 2 to 8: (N, channels, h, w) -> (N, 32, h, w); h and w multiples of 8."""
+    """Steps 2 to 8: (N, channels, h, w) -> (N, width, h, w); h and w multiples of 2**depth.
 
-    def __init__(self, channels: int = 32):
+    As published (width 32, depth 3): 64, 128 and 592 channels on the way down.
+    """
+
+    def __init__(self, channels: int = 32, *, width: int = 32, depth: int = 3):
         super().__init__()
-        self.down1 = ConvBlock(channels, 64, activation=nn.ReLU(), pool=True)
-        self.down2 = ConvBlock(64, 128, activation=nn.ReLU(), pool=True)
-        self.down3 = ConvBlock(128, 592, pool=True)  # no activation, as in the source
-        self.middle = ConvBlock(592, 592, activation=nn.ReLU())
-        self.up1 = ConvBlock(592, 128, activation=nn.ReLU(), upsample=True)
-        self.up2 = ConvBlock(128, 64, activation=nn.ReLU(), upsample=True)
-        self.up3 = ConvBlock(64, 32, activation=nn.ReLU(), upsample=True)
+        falling = [width * 2**step for step in range(1, depth)]
+        falling.append(37 * width * 2**depth // 16)
+        for step, (before, after) in enumerate(itertools.pairwise([channels, *falling]), start=1):
+            last = step == depth  # no activation there, as in the source
+            self.add_module(f"down{step}", ConvBlock(before, after, activation=None if last else nn.ReLU(), pool=True))
+        self.middle = ConvBlock(falling[-1], falling[-1], activation=nn.ReLU())
+        for step, (before, after) in enumerate(itertools.pairwise([*falling[::-1], width]), start=1):
+            self.add_module(f"up{step}", ConvBlock(before, after, activation=nn.ReLU(), upsample=True))
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.children():
@@ -55,16 +60,17 @@ class PublishedResidual(nn.Module):
 
     gaussian_weights: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.register_buffer("gaussian_weights", corner_gaussian().expand(32, 32, 3, 3).clone())
+        self.register_buffer("gaussian_weights", corner_gaussian().expand(width, width, 3, 3).clone())
 
     def forward(self, image: Tensor, features: Tensor) -> Tensor:
         return image - F.conv2d(features, self.gaussian_weights[:1], padding=1)
 
     def macs(self, pixels: int) -> tuple[int, int]:
         """Multiplications for `pixels` fine pixels: as published, as done here."""
-        return 32 * 32 * 9 * pixels, 32 * 9 * pixels
+        width = len(self.gaussian_weights)
+        return width * width * 9 * pixels, width * 9 * pixels
 
 
 class CentredResidual(nn.Module):
@@ -72,9 +78,9 @@ class CentredResidual(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(32, 1, 1)
+        self.mix = nn.Conv2d(width, 1, 1)
         profile = torch.exp(-0.5 * torch.arange(-1.0, 2.0) ** 2)
         profile = profile / profile.sum()
         self.register_buffer("kernel", (profile[:, None] * profile)[None, None])
@@ -101,17 +107,21 @@ def corner_gaussian() -> Tensor:
 
 
 class DRLStorm(nn.Module):
-    """(N, 1, h, w) -> (N, 1, h, w), never negative; h and w multiples of 8."""
+    """(N, 1, h, w) -> (N, 1, h, w), never negative; h and w multiples of 2**depth."""
 
-    def __init__(self, *, centred: bool = False):
+    def __init__(self, *, centred: bool = False, width: int = 32, depth: int = 3):
         super().__init__()
-        self.features = ConvBlock(1, 32, activation=nn.ReLU())
-        self.first = EncoderDecoder()
-        self.residual: nn.Module = CentredResidual() if centred else PublishedResidual()
-        self.second = EncoderDecoder(1 if centred else 32)
+        check_width(width)
+        choose("depth", depth, (1, 2, 3))
+        self.features = ConvBlock(1, width, activation=nn.ReLU())
+        self.first = EncoderDecoder(width, width=width, depth=depth)
+        self.residual: nn.Module = CentredResidual(width) if centred else PublishedResidual(width)
+        self.second = EncoderDecoder(1 if centred else width, width=width, depth=depth)
         if not centred:
-            self.second.down1.conv = SharedInputConv2d(32, 64, 3, padding=1)
-        self.rebuild = ConvBlock(32, 1, activation=nn.ReLU())
+            entry = self.second.get_submodule("down1")
+            assert isinstance(entry, ConvBlock)
+            entry.conv = SharedInputConv2d(width, entry.norm.num_features, 3, padding=1)  # type: ignore[arg-type]
+        self.rebuild = ConvBlock(width, 1, activation=nn.ReLU())
         start_alive(self.rebuild)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -139,16 +149,19 @@ class DRLStorm(nn.Module):
 def drl_storm(
     *,
     variant: str = "dl4smlm",
+    width: int = 32,
+    depth: int = 3,
     upsampling: int = 8,
     normalisation: str = "dataset",
     enlarge: str = "nearest",
 ) -> ImageNetwork:
-    """DRL-STORM in the form `variant` (dl4smlm, centred)."""
+    """DRL-STORM in the form `variant` (dl4smlm, centred), with `width` features at full resolution and `depth` poolings
+    (1 to 3)."""
     choose("variant", variant, ("dl4smlm", "centred"))
     return ImageNetwork(
-        DRLStorm(centred=variant == "centred"),
+        DRLStorm(centred=variant == "centred", width=width, depth=depth),
         output=image_output(upsampling=upsampling),
         normalisation=normalisation,
         enlarge=enlarge,
-        core_multiple=8,
+        core_multiple=2**depth,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._blocks import ImageNetwork, choose, image_output
+from ._blocks import ImageNetwork, check_width, choose, image_output, scaled
 from ._outputs import SRImage
 from ._registry import Variant, register_model
 
@@ -28,28 +28,31 @@ class DSIR(nn.Module):
         statistics: of the norms in evaluation mode: of each image alone ("image"), of the batch ("batch"), or
             the stored ones ("running"). Default: image for shared norms, running for separate ones. Training
             uses those of the batch.
+        width: channels of the widest layers.
     """
 
-    def __init__(self, *, separate_norm: bool = False, statistics: str | None = None):
+    def __init__(self, *, separate_norm: bool = False, statistics: str | None = None, width: int = 16):
         super().__init__()
+        check_width(width)
+        wide, thin = width, scaled(8, width, 16)
         self.statistics = statistics or ("running" if separate_norm else "image")
         choose("statistics", self.statistics, STATISTICS)
         self.pool = nn.MaxPool2d(2)
         self.activation = nn.ReLU()
-        self.conv1 = nn.Conv2d(1, 16, 3, padding=1)
-        self.conv2 = nn.Conv2d(16, 8, 3, padding=1)
-        self.conv3 = nn.Conv2d(8, 8, 3, padding=1)
-        self.convt1 = nn.ConvTranspose2d(8, 8, 2, stride=2)
-        self.convt2 = nn.ConvTranspose2d(8, 16, 2, stride=2)
-        self.convt3 = nn.ConvTranspose2d(16, 8, 2, stride=2)
-        self.conv4 = nn.Conv2d(8, 1, 3, padding=1)
+        self.conv1 = nn.Conv2d(1, wide, 3, padding=1)
+        self.conv2 = nn.Conv2d(wide, thin, 3, padding=1)
+        self.conv3 = nn.Conv2d(thin, thin, 3, padding=1)
+        self.convt1 = nn.ConvTranspose2d(thin, thin, 2, stride=2)
+        self.convt2 = nn.ConvTranspose2d(thin, wide, 2, stride=2)
+        self.convt3 = nn.ConvTranspose2d(wide, thin, 2, stride=2)
+        self.conv4 = nn.Conv2d(thin, 1, 3, padding=1)
         if separate_norm:
             self.norm_names = tuple(f"norm{place}" for place in range(1, 8))
-            for name, channels in zip(self.norm_names, (16, 8, 8, 8, 16, 8, 1), strict=True):
+            for name, channels in zip(self.norm_names, (wide, thin, thin, thin, wide, thin, 1), strict=True):
                 self.add_module(name, nn.BatchNorm2d(channels))
         else:
             self.norm_names = ("bn1", "bn2", "bn2", "bn2", "bn1", "bn2", "bn4")
-            self.bn1, self.bn2, self.bn4 = nn.BatchNorm2d(16), nn.BatchNorm2d(8), nn.BatchNorm2d(1)
+            self.bn1, self.bn2, self.bn4 = nn.BatchNorm2d(wide), nn.BatchNorm2d(thin), nn.BatchNorm2d(1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.xavier_normal_(layer.weight)
@@ -103,13 +106,14 @@ def dsir(
     *,
     separate_norm: bool = False,
     statistics: str | None = None,
+    width: int = 16,
     upsampling: int = 8,
     normalisation: str = "dataset",
     enlarge: str = "bilinear",
 ) -> ImageNetwork:
-    """DSIR with shared norms, or one per place; `statistics` as in the class."""
+    """DSIR with shared norms, or one per place; `statistics` and `width` as in the class."""
     return ImageNetwork(
-        DSIR(separate_norm=separate_norm, statistics=statistics),
+        DSIR(separate_norm=separate_norm, statistics=statistics, width=width),
         output=image_output(upsampling=upsampling, target_scale=1.0),
         normalisation=normalisation,
         enlarge=enlarge,

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ._blocks import ConvBlock, ImageNetwork, choose, image_output
+from ._blocks import ConvBlock, ImageNetwork, check_width, choose, image_output, scaled
 from ._outputs import SRImage
 from ._registry import Variant, register_model
 
@@ -29,6 +29,8 @@ class FIDStorm(nn.Module):
         body_activation: "leaky_relu" or "relu", inside the blocks.
         folded: convolutions of the blocks have a bias and no norm follows, as in the published ONNX files.
         upsampling: 8, or 4 (then the last convolution does not enlarge).
+        width: features on the camera grid; half and a quarter of it on the finer ones.
+        separable: convolutions of the blocks work on each channel alone, then mix them (`SeparableConv2d`).
     """
 
     def __init__(
@@ -38,19 +40,24 @@ class FIDStorm(nn.Module):
         body_activation: str = "leaky_relu",
         folded: bool = False,
         upsampling: int = 8,
+        width: int = 64,
+        separable: bool = False,
     ):
         super().__init__()
         choose("body_activation", body_activation, ("leaky_relu", "relu"))
         if n_blocks < 1:
             raise ValueError(f"n_blocks is {n_blocks!r}; give at least 1 (published: 5, 10, 13)")
-        self.first = ConvBlock(1, 64, bias=False, norm=False, activation=nn.LeakyReLU(_SLOPE))
+        check_width(width)
+        self.first = ConvBlock(1, width, bias=False, norm=False, activation=nn.LeakyReLU(_SLOPE))
         blocks = []
         for _ in range(n_blocks):
             activation = nn.ReLU() if body_activation == "relu" else nn.LeakyReLU(_SLOPE)
-            blocks.append(ConvBlock(64, 64, bias=folded, norm=not folded, activation=activation))
+            blocks.append(
+                ConvBlock(width, width, bias=folded, norm=not folded, activation=activation, separable=separable)
+            )
         self.body = nn.Sequential(*blocks)
         steps = int(math.log2(upsampling))
-        widths = (64, 32, 16, 1)
+        widths = (width, scaled(32, width, 64), scaled(16, width, 64), 1)
         up = [
             ConvBlock(
                 widths[step],
@@ -68,7 +75,8 @@ class FIDStorm(nn.Module):
     def _initialise(self) -> None:
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * layer.out_channels)))
+                fan = layer.weight[0, 0].numel() * layer.out_channels // layer.groups
+                nn.init.normal_(layer.weight, std=math.sqrt(2 / fan))
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         nn.init.normal_(self.up2.conv.weight, std=0.001)  # the repository's choice: starts near zero
@@ -131,19 +139,31 @@ def fid_storm(
     n_blocks: int = 10,
     body_activation: str = "leaky_relu",
     folded: bool = False,
+    width: int = 64,
+    separable: bool = False,
     upsampling: int = 8,
     normalisation: str = "dataset",
     enlarge: str = "nearest",
 ) -> ImageNetwork:
     """FID-STORM in the form `variant` (repository, dl4smlm).
 
-    `n_blocks`, `body_activation` and `folded` shape the repository form, `enlarge` is used by dl4smlm only.
+    `n_blocks`, `body_activation`, `folded`, `width` and `separable` shape the repository form, `enlarge` is used by
+    dl4smlm only.
     """
     choose("variant", variant, ("repository", "dl4smlm"))
     output = image_output(upsampling=upsampling, target_scale=1.0, kind="heatmap")
     if variant == "dl4smlm":
-        if (n_blocks, body_activation, folded) != (10, "leaky_relu", False):
-            raise ValueError("n_blocks, body_activation and folded belong to variant 'repository', not 'dl4smlm'")
+        if (n_blocks, body_activation, folded, width, separable) != (10, "leaky_relu", False, 64, False):
+            raise ValueError(
+                "n_blocks, body_activation, folded, width and separable belong to variant 'repository', not 'dl4smlm'"
+            )
         return ImageNetwork(FIDStormConcat(), output=output, normalisation=normalisation, enlarge=enlarge)
-    core = FIDStorm(n_blocks=n_blocks, body_activation=body_activation, folded=folded, upsampling=upsampling)
+    core = FIDStorm(
+        n_blocks=n_blocks,
+        body_activation=body_activation,
+        folded=folded,
+        upsampling=upsampling,
+        width=width,
+        separable=separable,
+    )
     return ImageNetwork(core, output=output, normalisation=normalisation, enlarge="none")

@@ -16,20 +16,22 @@ from .deep_storm import make_trunk
 
 
 class SkipStorm(nn.Module):
-    """Trunk, then a 3x3 convolution over (32 features, image): (N, 1, h, w) -> (N, 1, h, w); multiples of 8.
+    """Trunk, then a 3x3 convolution over (features, image): (N, 1, h, w) -> (N, 1, h, w); multiples of
+    2**depth.
 
     The convolution over the 33 joined channels is done as the sum over its two parts, which copies nothing.
     """
 
-    def __init__(self, trunk: str = "dl4smlm"):
+    def __init__(self, trunk: str = "dl4smlm", *, width: int = 32, depth: int = 3):
         super().__init__()
-        self.trunk = make_trunk(trunk)
-        self.rebuild = ConvBlock(33, 1)
+        self.trunk = make_trunk(trunk, width=width, depth=depth)
+        self.rebuild = ConvBlock(width + 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm = self.rebuild.conv, self.rebuild.norm
-        seen = F.conv2d(self.trunk(x), conv.weight[:, :32], conv.bias, padding=1)
-        return norm(seen + F.conv2d(x, conv.weight[:, 32:], padding=1))
+        assert isinstance(conv, nn.Conv2d)
+        seen = F.conv2d(self.trunk(x), conv.weight[:, :-1], conv.bias, padding=1)
+        return norm(seen + F.conv2d(x, conv.weight[:, -1:], padding=1))
 
 
 @register_model(
@@ -52,16 +54,18 @@ class SkipStorm(nn.Module):
 def skip_storm(
     *,
     trunk: str = "dl4smlm",
+    width: int = 32,
+    depth: int = 3,
     upsampling: int = 8,
     normalisation: str = "dataset",
     enlarge: str = "nearest",
 ) -> ImageNetwork:
-    """Skip-STORM on the `trunk` of DL4SMLM or nehme."""
+    """Skip-STORM on the `trunk` of DL4SMLM or nehme, with its `width` and `depth` (see `deep_storm`)."""
     choose("trunk", trunk, ("dl4smlm", "nehme"))
     return ImageNetwork(
-        SkipStorm(trunk),
+        SkipStorm(trunk, width=width, depth=depth),
         output=image_output(upsampling=upsampling),
         normalisation=normalisation,
         enlarge=enlarge,
-        core_multiple=8,
+        core_multiple=2**depth,
     )

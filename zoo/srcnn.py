@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ._blocks import ConvBlock, ImageNetwork, choose, image_output, kaiming_init
+from ._blocks import ConvBlock, ImageNetwork, check_width, choose, image_output, kaiming_init, scaled
 from ._outputs import SRImage
 from ._registry import Variant, register_model
 
@@ -23,18 +23,20 @@ _KERNELS = {"9-1-5": (9, 1, 5), "9-5-5": (9, 5, 5), "dl4smlm": (3, 1, 3)}
 class SRCNN(nn.Module):
     """Patch features, mapping, reconstruction: (N, 1, h, w) -> (N, 1, h, w)."""
 
-    def __init__(self, *, kernels: Sequence[int] = (9, 1, 5), norm: bool = False):
+    def __init__(self, *, kernels: Sequence[int] = (9, 1, 5), norm: bool = False, width: int = 64):
         super().__init__()
         if len(kernels) != 3 or any(size < 1 or size % 2 == 0 for size in kernels):
             raise ValueError(f"kernels are {tuple(kernels)}; SRCNN needs three odd sizes, e.g. (9, 1, 5)")
-        self.extract = ConvBlock(1, 64, kernels[0], norm=norm, activation=nn.ReLU())
-        self.map = ConvBlock(64, 32, kernels[1], norm=norm, activation=nn.ReLU())
-        self.rebuild = ConvBlock(32, 1, kernels[2], norm=norm)
+        check_width(width)
+        mapped = scaled(32, width, 64)
+        self.extract = ConvBlock(1, width, kernels[0], norm=norm, activation=nn.ReLU())
+        self.map = ConvBlock(width, mapped, kernels[1], norm=norm, activation=nn.ReLU())
+        self.rebuild = ConvBlock(mapped, 1, kernels[2], norm=norm)
         kaiming_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.extract(x)  # (N, 64, h, w)
-        x = self.map(x)  # (N, 32, h, w)
+        x = self.extract(x)  # (N, width, h, w)
+        x = self.map(x)  # (N, width / 2, h, w)
         return self.rebuild(x)  # (N, 1, h, w)
 
 
@@ -65,11 +67,12 @@ def srcnn(
     *,
     variant: str = "9-1-5",
     kernels: Sequence[int] | None = None,
+    width: int = 64,
     upsampling: int = 8,
     normalisation: str = "dataset",
     enlarge: str = "bicubic",
 ) -> ImageNetwork:
-    """SRCNN in the form `variant` (9-1-5, 9-5-5, dl4smlm), or with other `kernels`."""
+    """SRCNN in the form `variant` (9-1-5, 9-5-5, dl4smlm), or with other `kernels`, and `width` features of a patch."""
     choose("variant", variant, tuple(_KERNELS))
-    core = SRCNN(kernels=kernels or _KERNELS[variant], norm=variant == "dl4smlm")
+    core = SRCNN(kernels=kernels or _KERNELS[variant], norm=variant == "dl4smlm", width=width)
     return ImageNetwork(core, output=image_output(upsampling=upsampling), normalisation=normalisation, enlarge=enlarge)

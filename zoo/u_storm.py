@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._blocks import ConvBlock, ImageNetwork, image_output, start_alive
+from ._blocks import ConvBlock, ImageNetwork, check_width, image_output, scaled, start_alive
 from ._outputs import SRImage
 from ._registry import register_model
 
@@ -19,27 +19,30 @@ from ._registry import register_model
 class UStorm(nn.Module):
     """(N, 1, h, w) -> (N, 1, h, w), never negative; h and w multiples of 4."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, width: int = 32) -> None:
         super().__init__()
-        self.features = ConvBlock(1, 32, activation=nn.ReLU())
-        self.down1 = ConvBlock(32, 64, activation=nn.ReLU(), pool=True)
-        self.down2 = ConvBlock(64, 128, activation=nn.ReLU(), pool=True)
-        self.middle = ConvBlock(128, 32, activation=nn.ReLU())
-        self.up = ConvBlock(96, 16, activation=nn.ReLU())
-        self.rebuild = ConvBlock(48, 1, 1, activation=nn.ReLU())
+        check_width(width)
+        self.width, thin = width, scaled(16, width, 32)
+        self.features = ConvBlock(1, width, activation=nn.ReLU())
+        self.down1 = ConvBlock(width, 2 * width, activation=nn.ReLU(), pool=True)
+        self.down2 = ConvBlock(2 * width, 4 * width, activation=nn.ReLU(), pool=True)
+        self.middle = ConvBlock(4 * width, width, activation=nn.ReLU())
+        self.up = ConvBlock(3 * width, thin, activation=nn.ReLU())
+        self.rebuild = ConvBlock(width + thin, 1, 1, activation=nn.ReLU())
         start_alive(self.rebuild)
 
     def forward(self, x: Tensor) -> Tensor:
-        full = self.features(x)  # (N, 32, h, w)
+        full = self.features(x)  # (N, 32, h, w), for width 32
         half = self.down1(full)  # (N, 64, h/2, w/2)
         deep = self.middle(self.down2(half))  # (N, 32, h/4, w/4)
         joined = torch.cat([half, F.interpolate(deep, scale_factor=2.0, mode="nearest")], dim=1)
         coarse = self.up(joined)  # (N, 16, h/2, w/2)
         # A 1x1 convolution and nearest upsampling change places: the 48 joined channels are never formed.
         last = self.rebuild
+        assert isinstance(last.conv, nn.Conv2d)
         weight, bias = last.conv.weight, last.conv.bias
-        lower = F.interpolate(F.conv2d(coarse, weight[:, 32:], bias), scale_factor=2.0, mode="nearest")
-        return last.activation(last.norm(F.conv2d(full, weight[:, :32]) + lower))
+        lower = F.interpolate(F.conv2d(coarse, weight[:, self.width :], bias), scale_factor=2.0, mode="nearest")
+        return last.activation(last.norm(F.conv2d(full, weight[:, : self.width]) + lower))
 
 
 @register_model(
@@ -51,10 +54,12 @@ class UStorm(nn.Module):
     receptive_field_px=24 / 8,
     parameters=144_003,
 )
-def u_storm(*, upsampling: int = 8, normalisation: str = "dataset", enlarge: str = "nearest") -> ImageNetwork:
-    """U-STORM."""
+def u_storm(
+    *, width: int = 32, upsampling: int = 8, normalisation: str = "dataset", enlarge: str = "nearest"
+) -> ImageNetwork:
+    """U-STORM with `width` features at full resolution."""
     return ImageNetwork(
-        UStorm(),
+        UStorm(width=width),
         output=image_output(upsampling=upsampling),
         normalisation=normalisation,
         enlarge=enlarge,
