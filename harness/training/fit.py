@@ -143,6 +143,7 @@ def _train(
     with stop, no_denormals(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         trainer.fit(task, loader, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
         validate.run(task, trainer)
         keeper.save(trainer)
@@ -246,7 +247,9 @@ def resolve_config(
         if model is None:
             raise ValueError("no model named; give one of: " + ", ".join(zoo.list_models()))
         spec = zoo.get_spec(model)
-        own = f"{model}.{spec.recipe}"
+        own = f"{model}.{given.get('recipe') or spec.recipe}"
+        if own not in list_training_recipes():
+            own = f"{model}.{spec.recipe}"
         name = training_recipe or (own if own in list_training_recipes() else None)
         base = load_training_recipe(name) if name else {}
         base["model"] = model

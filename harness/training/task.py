@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel
 from harness.io.tables import as_localizations
 from harness.preview import save_preview
 from harness.ready import drawn
-from harness.scoring import CHALLENGE_2D, choose_threshold, score
+from harness.recording import protocol_for
+from harness.scoring import choose_threshold, score
 from losses import Loss
 from simulators import Localizations
 from zoo import EmitterMaps, EmitterTargets, ImageNetwork, MapNetwork
@@ -232,7 +233,10 @@ def predict(network: ImageNetwork | MapNetwork, frames: Tensor, device: torch.de
 def evaluate(
     network: ImageNetwork | MapNetwork, loss: Loss, validation: Validation, *, device: torch.device
 ) -> dict[str, float]:
-    """Loss on the validation frames and, where emitters are known, the scores at the best of twenty thresholds."""
+    """Loss on the validation frames and, where emitters are known, the scores at the best of twenty thresholds.
+
+    Networks that tell z are scored in 3D.
+    """
     images = predict(network, validation.frames, device)
     found = {"validation_loss": loss(images, validation.target).item()}
     if validation.emitters is None:
@@ -240,17 +244,22 @@ def evaluate(
     height, width = validation.frames.shape[-2:]
     field = (width * validation.pixel_size_nm[0], height * validation.pixel_size_nm[1])
     output = network.output
+    axial = isinstance(output, EmitterMaps) and output.axial
+    protocol = protocol_for(3 if axial else 2)
     lowest, highest = (0.1, 0.95) if isinstance(output, EmitterMaps) else (LOWEST_THRESHOLD, 1.0)
 
     def decode(level: float) -> Localizations:
         return output.decode(images, threshold=level, pixel_size_nm=validation.pixel_size_nm)
 
     threshold, _ = choose_threshold(
-        decode, truth=validation.emitters, field_nm=field, low=lowest, high=highest, protocol=CHALLENGE_2D
+        decode, truth=validation.emitters, field_nm=field, low=lowest, high=highest, protocol=protocol
     )
-    result = score(truth=validation.emitters, found=decode(threshold), field_nm=field, protocol=CHALLENGE_2D)
+    result = score(truth=validation.emitters, found=decode(threshold), field_nm=field, protocol=protocol)
     found |= {"threshold": threshold, "efficiency": result.efficiency, "jaccard": result.jaccard}
-    return found | ({"rmse_lateral_nm": result.rmse_lateral_nm} if result.tp else {})
+    if result.tp:
+        found["rmse_lateral_nm"] = result.rmse_lateral_nm
+        found |= {"rmse_axial_nm": result.rmse_axial_nm} if axial else {}
+    return found
 
 
 def _first_frame(

@@ -15,11 +15,12 @@ import torch
 
 import zoo
 from harness.io.tables import write_table
-from harness.training import load_training_recipe, make_config, resolve_config, train
+from harness.training import load_training_recipe, make_config, resolve_config, task, train
 from harness.training.config import list_training_recipes
 from harness.training.curves import learning_curves, plot_curves
 from harness.training.data import MovieFrames, open_sources
-from simulators import Emitters, draw_frames, load_recipe
+from harness.training.fit import scaled_maps
+from simulators import Emitters, Localizations, draw_frames, load_recipe
 
 TINY = {
     "model": "fid_storm",
@@ -302,3 +303,31 @@ def test_shipped_weights_hold_the_curve_that_led_to_them():
     for name, curve in table.groupby("model"):
         card = zoo.read_card(name)
         assert curve["efficiency"].max() == pytest.approx(card["scores"]["efficiency"], rel=1e-3), name
+
+
+def test_networks_that_tell_z_are_validated_in_three_dimensions(monkeypatch):
+    config = resolve_config(
+        "compact", recipe="epfl-as", size=32, validation_frames=8, recipe_changes={"density_um2": 0.3}
+    )
+    assert config.learning_rate == load_training_recipe("compact.epfl-as")["learning_rate"]
+    network = zoo.create_model("compact")
+    network.output = scaled_maps(network.output, config)
+    _, validation = open_sources(config, network, torch.device("cpu"))
+    output, truth = network.output, validation.emitters
+    found = {}
+    for shift in (0.0, 100.0, 2000.0):
+        table = Localizations(
+            frame=truth.frame,
+            x_nm=truth.x_nm,
+            y_nm=truth.y_nm,
+            z_nm=truth.z_nm + shift,
+            photons=truth.photons,
+            probability=np.ones(len(truth)),
+        )
+        monkeypatch.setattr(task, "predict", lambda *_: torch.zeros(1, 1, *validation.frames.shape[-2:]))
+        monkeypatch.setattr(type(output), "decode", lambda *_, table=table, **__: table)
+        found[shift] = task.evaluate(network, lambda *_: torch.zeros(()), validation, device=torch.device("cpu"))
+    assert found[0.0]["efficiency"] == pytest.approx(100)
+    assert found[100.0]["rmse_axial_nm"] == pytest.approx(100)
+    assert found[100.0]["efficiency"] < 80
+    assert found[2000.0]["efficiency"] < 0
