@@ -38,8 +38,9 @@ from harness.recording import (
 )
 from harness.runtimes import RuntimeInfo
 from harness.scoring.image_quality import baseline_images, score_image
+from harness.thresholding import RECIPE
 from leaderboard import Detail, Result, Scores
-from simulators import Localizations, Movie, Recipe
+from simulators import Localizations, Movie, Recipe, load_recipe
 
 BASELINES = ("blank", "mean_frame", "random")
 
@@ -51,11 +52,13 @@ class Baseline(ReadyModel):
     Attributes:
         searched: whether it has a threshold, to be found on validation movies.
         shows_only: whether it gives an image and no localizations.
+        gives_height: whether it says at which height a molecule is.
     """
 
     card: dict[str, Any] = field(default_factory=dict)
     searched: ClassVar[bool] = False
     shows_only: ClassVar[bool] = False
+    gives_height: ClassVar[bool] = False
 
     @property
     def info(self) -> RuntimeInfo:
@@ -137,6 +140,7 @@ class RandomPoints(Baseline):
         seed: each frame draws from a stream of its own, so that blocks of any length give the same points.
     """
 
+    gives_height: ClassVar[bool] = True
     name: str = "random"
     density_um2: float
     z_range_nm: tuple[float, float] = (0.0, 0.0)
@@ -164,13 +168,13 @@ def true_density_um2(movie: Movie) -> float:
     return len(movie.emitters) / (len(movie) * width * height * 1e-6)
 
 
-def open_baseline(name: str, recipe: Recipe, movie: Movie) -> Baseline:
+def open_baseline(name: str, movie: Movie, *, domain: Recipe) -> Baseline:
     """A baseline, ready for one movie.
 
     Args:
         name: one of `BASELINES`.
-        recipe: of the movie.
         movie: its camera is known to all of them, the density of its truth to `random`.
+        domain: what models were trained for; `random` takes its heights.
 
     Raises:
         ValueError: an unknown name.
@@ -180,7 +184,7 @@ def open_baseline(name: str, recipe: Recipe, movie: Movie) -> Baseline:
     if name == "mean_frame":
         return MeanFrame()
     if name == "random":
-        return RandomPoints(density_um2=true_density_um2(movie), z_range_nm=recipe.z_range_nm, seed=recipe.seed)
+        return RandomPoints(density_um2=true_density_um2(movie), z_range_nm=domain.z_range_nm)
     raise ValueError(f"no baseline named {name!r}; there are {', '.join(BASELINES)}")
 
 
@@ -190,6 +194,7 @@ def rows(
     records: Path,
     known: Iterable[Result] = (),
     names: Iterable[str] = BASELINES,
+    domain: str = RECIPE,
     say: Callable[[str], None] | None = None,
 ) -> list[Result]:
     """Records of the baselines on test movies; each is written as soon as it is known.
@@ -199,9 +204,11 @@ def rows(
         records: folder that records are written to.
         known: records of before: what is among them is not measured again.
         names: which of `BASELINES`.
+        domain: recipe that models were trained for.
         say: told what is being done.
     """
     before = {(r.model.name, r.dataset.recipe_hash): r for r in known if r.model.baseline}
+    trained = load_recipe(domain)
     result = []
     for name in names:
         for recipe, movie in movies.values():
@@ -209,7 +216,7 @@ def rows(
             if one is None:
                 if say is not None:
                     say(f"baseline {name} on {recipe.name}")
-                one = _measured(open_baseline(name, recipe, movie), recipe, movie)
+                one = _measured(open_baseline(name, movie, domain=trained), recipe, movie)
                 leaderboard.write_result(one, records)
             result.append(one)
     return result

@@ -9,6 +9,7 @@ from typing import Any
 
 COMMANDS = {
     "leaderboard": "score and time every model on the same movies: tables, plots, web page",
+    "study": "score models where they were not trained: sweeps, wrong PSF, other simulators, pairs of molecules",
     "models": "list the models: size, work, field of view, weights",
     "datasets": "list the recipes that movies are made from",
     "simulate": "make a movie whose molecules are known",

@@ -20,7 +20,7 @@ def dense():
 
 def test_random_points_have_the_density_asked_for_and_do_not_depend_on_blocks(dense):
     recipe, movie = dense
-    model = open_baseline("random", recipe, movie)
+    model = open_baseline("random", movie, domain=recipe)
     found = localize(model, movie.frames, camera=movie.camera).localizations
     wanted = len(movie.emitters)
     assert abs(len(found) - wanted) < 4 * np.sqrt(wanted)
@@ -85,4 +85,4 @@ def test_rows_are_written_marked_and_not_measured_again(dense, tmp_path):
 
 def test_unknown_baselines_are_refused(dense):
     with pytest.raises(ValueError, match="there are blank"):
-        open_baseline("blanc", *dense)
+        open_baseline("blanc", dense[1], domain=dense[0])
