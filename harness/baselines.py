@@ -5,12 +5,14 @@
   scores only.
 - `random`: points anywhere in the field, per frame a Poisson number at a density that is given; `rows` gives that of
   the movie's truth. What chance scores at the true density.
+- `fit`: maximum-likelihood fit of single emitters (`simulators.fitting`) with the PSF of the domain that models were
+  trained for, its width in the middle of the range, and the movie's camera; its threshold is found like the models'.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -38,11 +40,14 @@ from harness.recording import (
 )
 from harness.runtimes import RuntimeInfo
 from harness.scoring.image_quality import baseline_images, score_image
-from harness.thresholding import RECIPE
+from harness.thresholding import RECIPE, ThresholdChoice, frozen_threshold
 from leaderboard import Detail, Result, Scores
-from simulators import Localizations, Movie, Recipe, load_recipe
+from simulators import PSF, AstigmaticPSF, Camera, GaussianPSF, Localizations, Movie, Recipe, load_recipe
+from simulators.fitting import localize_frames
 
-BASELINES = ("blank", "mean_frame", "random")
+BASELINES = ("blank", "mean_frame", "random", "fit")
+FIT_RANGE = (2.0, 20.0)
+"""Thresholds of the fit that are tried: standard deviations above the background."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +57,16 @@ class Baseline(ReadyModel):
     Attributes:
         searched: whether it has a threshold, to be found on validation movies.
         shows_only: whether it gives an image and no localizations.
-        gives_height: whether it says at which height a molecule is.
     """
 
     card: dict[str, Any] = field(default_factory=dict)
     searched: ClassVar[bool] = False
     shows_only: ClassVar[bool] = False
-    gives_height: ClassVar[bool] = False
+
+    @property
+    def gives_height(self) -> bool:
+        """Whether it says at which height a molecule is."""
+        return False
 
     @property
     def info(self) -> RuntimeInfo:
@@ -140,11 +148,14 @@ class RandomPoints(Baseline):
         seed: each frame draws from a stream of its own, so that blocks of any length give the same points.
     """
 
-    gives_height: ClassVar[bool] = True
     name: str = "random"
     density_um2: float
     z_range_nm: tuple[float, float] = (0.0, 0.0)
     seed: int = 0
+
+    @property
+    def gives_height(self) -> bool:
+        return True
 
     def decode(
         self, raw: Tensor, *, threshold: float, pixel_size_nm: tuple[float, float], first_frame: int = 0
@@ -162,19 +173,61 @@ class RandomPoints(Baseline):
         return Localizations.concatenate(tables)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SingleFit(Baseline):
+    """Single-emitter maximum-likelihood fit of every local maximum that stands out.
+
+    Args:
+        psf: what a spot is taken to look like.
+        camera: of the movie.
+    """
+
+    name: str = "fit"
+    psf: PSF
+    camera: Camera
+    searched: ClassVar[bool] = True
+    threshold_range: ClassVar[tuple[float, float]] = FIT_RANGE
+
+    @property
+    def gives_height(self) -> bool:
+        return not isinstance(self.psf, GaussianPSF)
+
+    @property
+    def info(self) -> RuntimeInfo:
+        return RuntimeInfo(name="torch", provider="CPU", precision="float64", threads=torch.get_num_threads())
+
+    def decode(
+        self, raw: Tensor, *, threshold: float, pixel_size_nm: tuple[float, float], first_frame: int = 0
+    ) -> Localizations:
+        if pixel_size_nm != self.camera.pixel_size_nm:
+            raise ValueError(f"pixels of {pixel_size_nm} nm, but the camera has {self.camera.pixel_size_nm}")
+        return localize_frames(raw, psf=self.psf, camera=self.camera, threshold=threshold, first_frame=first_frame)
+
+
+def fitted_psf(domain: Recipe) -> PSF:
+    """The PSF of a domain, its width in the middle of the range; a round Gaussian keeps that width at all heights."""
+    psf = domain.psf
+    if not isinstance(psf, GaussianPSF | AstigmaticPSF):
+        return psf
+    width = psf.sigma_nm
+    middle = float(width) if isinstance(width, int | float) else (width.low + width.high) / 2
+    return GaussianPSF(sigma_nm=middle) if isinstance(psf, GaussianPSF) else psf.model_copy(update={"sigma_nm": middle})
+
+
 def true_density_um2(movie: Movie) -> float:
     """Emitters per frame and square micrometre in the truth of a movie."""
     width, height = field_nm(movie)
     return len(movie.emitters) / (len(movie) * width * height * 1e-6)
 
 
-def open_baseline(name: str, movie: Movie, *, domain: Recipe) -> Baseline:
+def open_baseline(name: str, movie: Movie, *, domain: Recipe, threshold: float | None = None) -> Baseline:
     """A baseline, ready for one movie.
 
     Args:
         name: one of `BASELINES`.
         movie: its camera is known to all of them, the density of its truth to `random`.
-        domain: what models were trained for; `random` takes its heights.
+        domain: what models were trained for; `random` takes its heights, `fit` its PSF.
+        threshold: of `fit`; the others have none.
 
     Raises:
         ValueError: an unknown name.
@@ -185,13 +238,17 @@ def open_baseline(name: str, movie: Movie, *, domain: Recipe) -> Baseline:
         return MeanFrame()
     if name == "random":
         return RandomPoints(density_um2=true_density_um2(movie), z_range_nm=domain.z_range_nm)
+    if name == "fit":
+        card = {} if threshold is None else {"threshold": threshold}
+        return SingleFit(psf=fitted_psf(domain), camera=movie.camera, card=card)
     raise ValueError(f"no baseline named {name!r}; there are {', '.join(BASELINES)}")
 
 
 def rows(
     movies: Mapping[str, tuple[Recipe, Movie]],
     *,
-    records: Path,
+    validation: Sequence[tuple[Recipe, Movie]],
+    folder: Path,
     known: Iterable[Result] = (),
     names: Iterable[str] = BASELINES,
     domain: str = RECIPE,
@@ -201,7 +258,8 @@ def rows(
 
     Args:
         movies: name -> recipe and movie.
-        records: folder that records are written to.
+        validation: movies that the threshold of `fit` is found on, those of the models; without any it is left out.
+        folder: of the leaderboard: records/ and thresholds/ are written in it.
         known: records of before: what is among them is not measured again.
         names: which of `BASELINES`.
         domain: recipe that models were trained for.
@@ -211,18 +269,34 @@ def rows(
     trained = load_recipe(domain)
     result = []
     for name in names:
+        choice = None
+        if name == "fit":
+            if not validation:
+                continue
+            if say is not None and any((name, recipe.hash) not in before for recipe, _ in movies.values()):
+                say(f"baseline {name}: threshold")
+            choice = found_threshold(name, validation, domain=trained, folder=folder / "thresholds")
         for recipe, movie in movies.values():
             one = before.get((name, recipe.hash))
-            if one is None:
+            if one is None or (choice is not None and one.settings.threshold != choice.threshold):
                 if say is not None:
                     say(f"baseline {name} on {recipe.name}")
-                one = _measured(open_baseline(name, movie, domain=trained), recipe, movie)
-                leaderboard.write_result(one, records)
+                model = open_baseline(name, movie, domain=trained, threshold=choice.threshold if choice else None)
+                one = _measured(model, recipe, movie, choice)
+                leaderboard.write_result(one, folder / "records")
             result.append(one)
     return result
 
 
-def _measured(model: Baseline, recipe: Recipe, movie: Movie) -> Result:
+def found_threshold(
+    name: str, validation: Sequence[tuple[Recipe, Movie]], *, domain: Recipe, folder: Path
+) -> ThresholdChoice:
+    """The threshold of a baseline that has one, found on the models' validation movies and kept in a file."""
+    model = open_baseline(name, validation[0][1], domain=domain)
+    return frozen_threshold(model, folder / f"baseline-{name}.json", validation)
+
+
+def _measured(model: Baseline, recipe: Recipe, movie: Movie, choice: ThresholdChoice | None) -> Result:
     there = localize(model, movie.frames, camera=movie.camera)
     scores: Scores | None = None
     if model.shows_only:
@@ -240,9 +314,9 @@ def _measured(model: Baseline, recipe: Recipe, movie: Movie) -> Result:
         settings=settings_record(
             protocol_for(2),
             precision=model.info.precision,
-            threshold=model.threshold if model.searched else None,
-            threshold_source="",
-            threshold_trials=None,
+            threshold=choice.threshold if choice else None,
+            threshold_source=choice.source if choice else "",
+            threshold_trials=choice.trials if choice else None,
         ),
         environment=environment_record(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -147,7 +147,7 @@ def context_frames(model: ReadyModel) -> int:
 
 def gives_height(model: ReadyModel) -> bool:
     """Whether the model says at which height a molecule is."""
-    return "z" in model.output.channels if isinstance(model, MapModel) else bool(getattr(model, "gives_height", False))
+    return isinstance(model, MapModel) and "z" in model.output.channels
 
 
 def grid_floor(model: ReadyModel) -> float:

@@ -145,7 +145,8 @@ def find_threshold(
             ]
         )
 
-    low, high = MAP_RANGE if isinstance(getattr(model, "output", None), EmitterMaps) else IMAGE_RANGE
+    usual = MAP_RANGE if isinstance(getattr(model, "output", None), EmitterMaps) else IMAGE_RANGE
+    low, high = getattr(model, "threshold_range", usual)
     field = (width * pixel[0], height * pixel[1])
     threshold, curve = choose_threshold(
         decode, truth=truth, field_nm=field, low=low, high=high, trials=trials, protocol=protocol

@@ -41,8 +41,8 @@ class Study:
     """YAML files of movies of other simulators or of real ones."""
     recipe: str = "epfl-2d"
     """The domain that the models were trained for: a name or a YAML file, e.g. epfl-as for three dimensions."""
-    baseline: tuple[str, ...] = ("random",)
-    """Baselines to show beside the models."""
+    baseline: tuple[str, ...] = ("random", "fit")
+    """Shown beside the models: random (points at the true density), fit (single-emitter fit), blank."""
     frames: int | None = None
     """Frames of each simulated movie; default: 200, quick 40."""
     seeds: int = 1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import leaderboard
-from harness.baselines import open_baseline
+from harness.baselines import found_threshold, open_baseline
 from harness.localization import Localized, localize
 from harness.models import open_model
 from harness.ready import ReadyModel
@@ -65,7 +65,7 @@ class Study:
     pairs: PairsPlan | None
     validation: int
     models: tuple[str, ...]
-    baselines: tuple[str, ...] = field(default=("random",))
+    baselines: tuple[str, ...] = field(default=("random", "fit"))
 
     @staticmethod
     def make(
@@ -74,7 +74,7 @@ class Study:
         recipe: str = "epfl-2d",
         conditions: Sequence[str] = (),
         user_movies: Sequence[UserMovie] = (),
-        baselines: Sequence[str] = ("random",),
+        baselines: Sequence[str] = ("random", "fit"),
         frames: int | None = None,
         seeds: int = 1,
         quick: bool = False,
@@ -203,12 +203,16 @@ def _entry(source: str, study: Study, thresholds: Path, validation: list[tuple[R
     """A model with the threshold of the validation movies, or a baseline."""
     if source in study.baselines:
         first = open_baseline(source, validation[0][1], domain=study.recipe)
+        choice = None
+        if first.searched:
+            choice = found_threshold(source, validation, domain=study.recipe, folder=thresholds)
+        level = choice.threshold if choice else None
         return _Entry(
-            open=lambda movie: open_baseline(source, movie, domain=study.recipe),
+            open=lambda movie: open_baseline(source, movie, domain=study.recipe, threshold=level),
             record=model_record(first, baseline=True),
-            threshold=None,
+            threshold=choice,
             context=1,
-            height=gives_height(first),
+            height=first.gives_height,
         )
     model = open_model(source, device=device, precision="float32")
     record = model_record(model)

@@ -3,11 +3,21 @@
 import numpy as np
 import pytest
 
-from harness.baselines import BASELINES, MeanFrame, RandomPoints, open_baseline, rows, true_density_um2
+from harness.baselines import (
+    BASELINES,
+    FIT_RANGE,
+    MeanFrame,
+    RandomPoints,
+    fitted_psf,
+    open_baseline,
+    rows,
+    true_density_um2,
+)
 from harness.localization import localize, photons_of
 from harness.recording import field_nm, score_movie
 from harness.scoring import score
 from harness.scoring.image_quality import score_image
+from harness.thresholding import validation_movies
 from leaderboard import read_results
 from simulators import load_recipe, simulate
 
@@ -60,7 +70,8 @@ def test_the_mean_frame_is_that_of_all_frames(dense):
 def test_rows_are_written_marked_and_not_measured_again(dense, tmp_path):
     recipe, movie = dense
     movies = {recipe.name: (recipe, movie)}
-    results = rows(movies, records=tmp_path)
+    validation = validation_movies(movies=1, frames=4)
+    results = rows(movies, validation=validation, folder=tmp_path)
     assert [r.model.name for r in results] == list(BASELINES)
     assert all(r.model.baseline and r.dataset.recipe_hash == recipe.hash for r in results)
     of = {r.model.name: r for r in results}
@@ -76,11 +87,40 @@ def test_rows_are_written_marked_and_not_measured_again(dense, tmp_path):
     assert of["mean_frame"].detail.images["nmse"] == pytest.approx(same["nmse"])
     assert 0.5 < same["nmse"] < 1
     assert 0 < of["random"].scores.jaccard < 30
-    assert sorted(r.id for r in read_results(tmp_path)) == sorted(r.id for r in results)
+    fit = of["fit"]
+    assert fit.settings.threshold_trials == 20
+    assert FIT_RANGE[0] <= fit.settings.threshold <= FIT_RANGE[1]
+    assert fit.settings.threshold_source == "1 validation movies of epfl-2d, 4 frames, 20 trials"
+    assert fit.scores.efficiency > 35
+    assert sorted(r.id for r in read_results(tmp_path / "records")) == sorted(r.id for r in results)
     said: list[str] = []
-    again = rows(movies, records=tmp_path, known=results, say=said.append)
+    again = rows(movies, validation=validation, folder=tmp_path, known=results, say=said.append)
     assert [r.id for r in again] == [r.id for r in results]
     assert said == []
+    assert "fit" not in {r.model.name for r in rows(movies, validation=[], folder=tmp_path, known=results)}
+
+
+def test_the_fit_reaches_the_bound_where_molecules_are_alone():
+    recipe = load_recipe("tubes-2d-ld").with_(
+        size=(40, 40),
+        frames=300,
+        structure={"kind": "uniform"},
+        psf={"kind": "gaussian", "sigma_nm": 115},
+        z_range_nm=(0, 0),
+    )
+    movie = simulate(recipe, recipe.rng())
+    model = open_baseline("fit", movie, domain=recipe, threshold=6.0)
+    assert not model.gives_height
+    found = localize(model, movie.frames, camera=movie.camera).localizations
+    crlb = score_movie(movie, found, recipe=recipe, curves=False, images=False)["crlb"]
+    assert crlb["x"]["n"] > 50
+    assert crlb["x"]["ratio"] == pytest.approx(1, abs=0.15)
+    astigmatic = load_recipe("epfl-as")
+    assert open_baseline("fit", movie, domain=astigmatic).gives_height
+    assert fitted_psf(load_recipe("epfl-2d")).sigma_nm == 117.5
+    assert fitted_psf(astigmatic).focal_shift_nm == astigmatic.psf.focal_shift_nm
+    with pytest.raises(ValueError, match="holds no threshold"):
+        localize(open_baseline("fit", movie, domain=recipe), movie.frames, camera=movie.camera)
 
 
 def test_unknown_baselines_are_refused(dense):

@@ -216,7 +216,9 @@ def test_cells_are_measured_once_and_a_stopped_study_goes_on(model_folder, descr
     folder, values, _ = described
     (folder / "real.yaml").write_text(yaml.safe_dump({**values, "truth": None, "name": "cells"}))
     movies = [read_user_movie(folder / name) for name in ("theirs.yaml", "real.yaml")]
-    study = Study.make([str(model_folder)], conditions=["psf"], user_movies=movies, frames=3, quick=True)
+    study = Study.make(
+        [str(model_folder)], conditions=["psf"], user_movies=movies, baselines=("random",), frames=3, quick=True
+    )
     assert study.size == 2 * (3 + 2)
     results = run_study(study, tmp_path / "study")
     assert len(results) == study.size
@@ -245,7 +247,7 @@ def test_cells_are_measured_once_and_a_stopped_study_goes_on(model_folder, descr
 
 def test_pairs_are_cells_of_a_study(model_folder, tmp_path):
     study = replace(
-        Study.make([str(model_folder)], conditions=["pairs"], quick=True),
+        Study.make([str(model_folder)], conditions=["pairs"], baselines=("random",), quick=True),
         pairs=PairsPlan(separations_nm=(0, 400), pairs=9),
     )
     results = run_study(study, tmp_path)
@@ -266,6 +268,7 @@ def test_pairs_are_cells_of_a_study(model_folder, tmp_path):
 def test_the_command_writes_a_table_and_figures(model_folder, described, capsys, tmp_path):
     folder, _, _ = described
     words = ["study", model_folder, "--condition", "psf", "--movie", folder / "theirs.yaml", "--seeds", 2]
+    words += ["--baseline", "random"]
     assert main([str(w) for w in [*words, "--quick", "--frames", 2, "-o", tmp_path]]) == 0
     out = capsys.readouterr().out
     assert "psf -20" in out
