@@ -9,8 +9,9 @@ import pandas as pd
 from ._files import write_whole
 from .page import TITLE, Picture, build_page
 from .plots import FIGURES
+from .ranking import Board, make_board
 from .record import Result
-from .table import Board, escape_markdown, make_board, results_frame, summary, to_csv, to_markdown
+from .table import escape_markdown, results_frame, summary, to_csv, to_markdown
 
 
 def write_all(
@@ -68,11 +69,17 @@ def markdown_page(board: Board, *, title: str = TITLE, notes: str = "") -> str:
         "Efficiency E = 100 - √((100 - Jaccard index in %)² + (RMSE in nm)²); 100 is perfect, -100 means "
         "that nothing was found; from .. to is its 95 % interval over blocks of frames. Models that the paired "
         "comparison of blocks cannot tell apart share a rank. A model without a result on every dataset has no mean. "
-        "Times are medians in milliseconds per 64x64 frame, network only."
+        "Times are medians in milliseconds per 64x64 frame, network only; noisy ones are in no speed ranking."
     )
-    parts.append(to_markdown(summary(board.results).drop(columns="macs_64", errors="ignore")))
-    for condition in board.conditions:
-        parts += [f"## {escape_markdown(condition)}", to_markdown(condition_frame(board, condition))]
+    for group in board.groups or [None]:
+        if len(board.groups) > 1 and group is not None:
+            parts.append(f"## {escape_markdown(group.label)}")
+        table = summary(board.part(group) if group is not None else board)
+        parts.append(to_markdown(table.drop(columns="macs_64", errors="ignore")))
+    for condition in (*board.conditions, *board.image_conditions):
+        parts.append(f"## {escape_markdown(condition)}")
+        if condition in board.conditions:
+            parts.append(to_markdown(condition_frame(board, condition)))
         pictures = image_frame(board, condition)
         if len(pictures):
             parts += [f"### {escape_markdown(condition)}: images", to_markdown(pictures, digits=2)]
@@ -96,7 +103,7 @@ def condition_frame(board: Board, condition: str) -> pd.DataFrame:
         rows.append(
             {
                 "rank": board.rank(entry, condition),
-                "model": entry,
+                "model": entry + (" (baseline)" if result.model.baseline else ""),
                 "E": s.efficiency,
                 "E from": s.efficiency_low,
                 "E to": s.efficiency_high,
@@ -106,6 +113,7 @@ def condition_frame(board: Board, condition: str) -> pd.DataFrame:
                 "recall %": _percent(s.recall),
                 "F1 %": _percent(s.f1),
                 "RMSE nm": s.rmse_lateral_nm,
+                **({"RMSE axial nm": s.rmse_axial_nm} if result.dataset.dimensions == 3 else {}),
                 "RMSE/CRLB isolated": s.rmse_over_crlb,
                 "bias x nm": s.bias_x_nm,
                 "bias y nm": s.bias_y_nm,
@@ -137,7 +145,7 @@ def image_frame(board: Board, condition: str) -> pd.DataFrame:
     """Scores of the rendered images on one dataset, models in the order of the ranking; empty without any."""
     rows = []
     for entry in board.entries:
-        result = board.scored.get((entry, condition))
+        result = board.imaged.get((entry, condition))
         figures = result.detail.images if result is not None and result.detail is not None else {}
         if figures:
             numbers = {
@@ -166,18 +174,24 @@ def speed_frame(board: Board) -> pd.DataFrame:
                     "arithmetic": r.precision,
                     "threads": r.threads,
                     "ms p50": t.ms_p50,
+                    "ms p90": t.ms_p90,
+                    "ms p99": t.ms_p99,
                     "ms min": t.ms_min,
                     "ms max": t.ms_max,
+                    "noisy": "yes" if t.noisy else "",
                     "frames/s": t.frames_per_second,
                     "batch": t.batch,
+                    "best batch": t.best_batch,
+                    "frames/s there": t.best_frames_per_second,
+                    "MB": t.peak_memory_mb,
                     "max deviation": a.max_abs_deviation if a else None,
                     "machine": result.environment.machine,
                 }
             )
     frame = pd.DataFrame(rows)
     return frame.astype(
-        {"threads": "Int64", "batch": "Int64"}
-        | dict.fromkeys(("ms p50", "ms min", "ms max", "frames/s", "max deviation"), "float64")
+        {"threads": "Int64", "batch": "Int64", "best batch": "Int64"}
+        | dict.fromkeys((c for c in frame.columns if c.startswith(("ms", "frames/s", "MB", "max"))), "float64")
     )
 
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .ranking import Board, make_board
 from .record import Result
-from .table import Board, make_board, pareto
 
 _INK, _MUTED, _LINE = "#1d1f23", "#6a6f78", "#d9dbe0"
 _STYLE = {
@@ -35,7 +35,11 @@ _MARKERS = "osD^vPX*<>"
 
 
 def efficiency_bars(results: Iterable[Result] | Board) -> bytes | None:
-    """One panel per dataset, one bar per model in the order of the ranking. PNG, or None without a score."""
+    """One panel per dataset, one bar per model with its 95 % interval, in the order of the ranking.
+
+    Returns:
+        PNG, or None without a score.
+    """
     board = _board(results)
     if not board.conditions:
         return None
@@ -60,10 +64,13 @@ def efficiency_bars(results: Iterable[Result] | Board) -> bytes | None:
                 legend=False,
                 ax=axes,
             )
-            for y, value in enumerate(values):
+            for y, (entry, value) in enumerate(zip(board.entries, values, strict=True)):
                 text = "not scored" if math.isnan(value) else f"{value:.1f}"
+                ends = [board.score(entry, condition, f"efficiency_{end}") for end in ("low", "high")]
+                if not any(map(math.isnan, ends)):
+                    axes.plot(ends, [y, y], color=_INK, lw=1.1, alpha=0.75, solid_capstyle="butt")
                 axes.text(
-                    max(0.0, 0.0 if math.isnan(value) else value) + 1.5,
+                    max([0.0, *(v for v in (value, ends[1]) if not math.isnan(v))]) + 1.5,
                     y,
                     text,
                     va="center",
@@ -96,7 +103,7 @@ def accuracy_speed(results: Iterable[Result] | Board) -> bytes | None:
         figure = _figure(9.2, 5.2)
         axes = figure.add_subplot()
         axes.set_xscale("log")
-        front = [points[i] for i in pareto([(ms, value) for ms, value, _, _ in points])]
+        front = [points[i] for i in board.front(points)]
         axes.plot([p[0] for p in front], [p[1] for p in front], color=_MUTED, lw=1.2, ls=(0, (4, 3)), zorder=1)
         _scatter(axes, board, points, board.engines)
         axes.margins(0.12)
@@ -154,7 +161,8 @@ FIGURES = {
 
 
 def _board(results: Iterable[Result] | Board) -> Board:
-    return results if isinstance(results, Board) else make_board(results)
+    """The board of the main table: 2D and matched, where there is such a one."""
+    return (results if isinstance(results, Board) else make_board(results)).main
 
 
 def _short(label: str, width: int = 44) -> str:

@@ -41,21 +41,25 @@ def _number(low: float | None = None, high: float | None = None) -> Any:
     return field(default=None, metadata={"low": low, "high": high})
 
 
-def _clean(value: Any) -> Any:
-    """Numbers to Python's own, NaN to None, unseen characters to U+FFFD; containers item by item."""
+def _clean(value: Any, *, inside: bool = False) -> Any:
+    """Numbers to Python's own, NaN to None, unseen characters to U+FFFD; containers item by item.
+
+    Args:
+        inside: the value stands in a container, where infinity, which JSON does not have, becomes None too.
+    """
     if isinstance(value, str):
         return _UNSEEN.sub("\ufffd", value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Mapping):
-        return {_clean(str(key)): _clean(item) for key, item in value.items()}
+        return {_clean(str(key)): _clean(item, inside=True) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [_clean(item, inside=True) for item in value]
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
         number = float(value)
-        return None if math.isnan(number) else number
+        return None if math.isnan(number) or (inside and math.isinf(number)) else number
     if type(value).__name__ == "bool":  # numpy's
         return bool(value)
     return value

@@ -7,7 +7,6 @@ own script and plotly (by their SHA-256) and no network, so nothing in a record 
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -17,24 +16,19 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from .._files import write_whole
+from ..ranking import make_board
 from ..record import Result
-from ..table import make_board
-from . import content
+from . import method
+from .cells import count
+from .charts import charts
+from .models import anchors_of, model_pages
+from .pictures import MAX_PAGE_BYTES, MAX_PICTURE_BYTES, Picture, backgrounds, load, strips
+from .tables import sections
+
+__all__ = ["MAX_PAGE_BYTES", "MAX_PICTURE_BYTES", "TITLE", "Picture", "build_page"]
 
 TITLE = "Single-molecule localization leaderboard"
-MAX_PICTURE_BYTES = 16_000_000
-_PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One picture of one frame. `model` is a model's name, or "raw" or "truth"; `path` a PNG file."""
-
-    dataset: str
-    model: str
-    path: str | Path
-    frame: int = 0
-    caption: str = ""
+SCRIPTS = ("page.js", "pictures.js", "charts.js")
 
 
 def build_page(
@@ -45,13 +39,14 @@ def build_page(
     title: str = TITLE,
     notes: str = "",
 ) -> Path:
-    """Write `index.html` (about 5 MB plus the pictures); it needs no other file and no network.
+    """Write `index.html`: about 5 MB, and at most 30 MB of pictures. It needs no other file and no network.
 
     Args:
         results: records, at least one.
         output_folder: made if it is not there.
         pictures: `Picture` or mappings with its fields. Those with the same dataset and frame stand side by
-            side: raw, truth, then models in the order of the ranking. Models are named as in the tables.
+            side: raw, truth, then models in the order of the ranking. Models are named as in the tables. A raw picture
+            alone in its frame is drawn behind the failure cases of that frame.
         title: headline.
         notes: a paragraph under the introduction, plain text.
 
@@ -66,44 +61,57 @@ def build_page(
     if not results:
         raise ValueError("there are no records to show; run `smlm-zoo leaderboard` or give a folder of records")
     board = make_board(results)
-    script = _text("page.js")
-    plotly = _plotly() if board.timed else ""
-    html = _template().render(
+    anchors = anchors_of(board)
+    shown, left_out = load(pictures)
+    pages, raw = model_pages(board, anchors, backgrounds(shown))
+    drawn = charts(board)
+    return render(
+        "page.html.j2",
+        Path(output_folder) / "index.html",
+        scripts=SCRIPTS,
+        plotly=drawn is not None,
         title=title,
         notes=notes,
-        intro=content.introduction(board),
-        facts=content.facts(board),
-        tables=content.tables(board),
-        chart=content.chart(board),
-        strips=content.strips(board, [_loaded(item) for item in pictures]),
-        settings=content.settings(board),
-        environments=content.environments(board),
-        reproduce=content.reproduce(board),
-        records=content.count(len(results), "record"),
-        style=Markup(_text("page.css")),
-        script=Markup(script),
-        plotly=Markup(plotly),
-        policy=_policy(script, plotly),
+        intro=method.introduction(board),
+        facts=method.facts(board),
+        sections=sections(board, anchors),
+        chart=drawn,
+        strips=strips(board, shown, anchors),
+        left_out=left_out,
+        most_pictures=f"{MAX_PAGE_BYTES / 1e6:g} MB",
+        pages=pages,
+        raw=raw,
+        settings=method.settings(board),
+        environments=method.environments(board),
+        reproduce=method.reproduce(board, anchors),
+        records=count(len(results), "record"),
     )
-    return write_whole(Path(output_folder) / "index.html", html)
 
 
-def _loaded(item: Picture | Mapping[str, Any]) -> tuple[Picture, str]:
-    """The picture and its data URI."""
-    try:
-        picture = item if isinstance(item, Picture) else Picture(**item)
-    except TypeError as error:
-        raise ValueError(
-            f"picture {item!r} is not understood; expected dataset, model, path and perhaps frame, caption"
-        ) from error
-    path = Path(picture.path)
-    with path.open("rb") as file:
-        data = file.read(MAX_PICTURE_BYTES + 1)
-    if not data.startswith(_PNG):
-        raise ValueError(f"{path} is not a PNG file; save the picture as PNG")
-    if len(data) > MAX_PICTURE_BYTES:
-        raise ValueError(f"{path} is larger than {MAX_PICTURE_BYTES:,} bytes; save a smaller picture")
-    return picture, f"data:image/png;base64,{base64.b64encode(data).decode()}"
+def render(template: str, path: Path, *, scripts: Sequence[str], plotly: bool, **values: Any) -> Path:
+    """Fill a template of this folder and write it, with style, scripts and the policy that lets only them run.
+
+    Args:
+        template: its file name.
+        path: of the page.
+        scripts: files of this folder, run in this order as one script.
+        plotly: whether the page needs it.
+        values: what the template names.
+    """
+    script = "\n".join(map(_text, scripts))
+    library = _plotly() if plotly else ""
+    html = (
+        _environment()
+        .get_template(template)
+        .render(
+            style=Markup(_text("page.css")),
+            script=Markup(script),
+            plotly=Markup(library),
+            policy=_policy(script, library),
+            **values,
+        )
+    )
+    return write_whole(path, html)
 
 
 def _policy(*scripts: str) -> str:
@@ -126,12 +134,11 @@ def _text(name: str) -> str:
 
 
 @lru_cache
-def _template() -> Any:
-    environment = Environment(
+def _environment() -> Environment:
+    return Environment(
         loader=FunctionLoader(_text),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2")

@@ -30,7 +30,7 @@ from leaderboard import (
 )
 from leaderboard.__main__ import main
 from leaderboard.plots import FIGURES
-from leaderboard.table import make_board
+from leaderboard.ranking import make_board
 
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>|`=cmd()` $\\frac{ ../../up"
 

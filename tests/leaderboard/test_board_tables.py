@@ -11,8 +11,9 @@ import pytest
 
 from leaderboard import Dataset, Detail, Environment, Model, Result, Runtime, Scores, Settings, Timing
 from leaderboard.board import image_frame, markdown_page
+from leaderboard.ranking import make_board, pareto
 from leaderboard.statistics import Blocks
-from leaderboard.table import escape_csv, make_board, pareto, results_frame, summary, to_csv, to_markdown
+from leaderboard.table import escape_csv, results_frame, summary, to_csv, to_markdown
 
 
 def scored(model, dataset, efficiency, *, day=1, runtime="torch", frames=400, density=None, **settings):

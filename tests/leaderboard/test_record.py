@@ -12,6 +12,7 @@ import pytest
 from leaderboard import (
     Agreement,
     Dataset,
+    Detail,
     Environment,
     Model,
     RecordError,
@@ -121,6 +122,13 @@ def test_numpy_numbers_and_nan_become_plain_json():
     assert data["scores"]["rmse_lateral_nm"] is None
     assert Result.from_json(result.to_json()) == result
     assert Result.from_json(result.to_json().replace('"rmse_lateral_nm": null', '"rmse_lateral_nm": NaN')) == result
+
+
+def test_infinity_inside_details_is_missing():
+    text = full(detail=Detail(curves={"z": [{"low": -1.0, "high": math.inf}]})).to_json()
+    result = Result.from_json(text.replace("-1.0", "-Infinity"))
+    assert result.detail.curves == {"z": [{"low": None, "high": None}]}
+    assert len(result.id) == 16
 
 
 def test_unknown_keys_survive():
