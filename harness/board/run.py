@@ -3,11 +3,13 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import leaderboard
 import zoo
+from harness import baselines
 from harness.board.cells import measure
 from harness.board.entries import Entry, file_name, open_entry, trained, with_threshold
 from harness.board.pictures import frame_shown, picture_path, raw_and_truth, write_sheet
@@ -71,6 +73,9 @@ def run_board(
             for result in measured:
                 results[result.id] = result
             entries.append(entry)
+        say = partial(step, finished=0)
+        for result in baselines.rows(movies, validation=validation, folder=folder, known=known, say=say):
+            results[result.id] = result
     for entry in entries:
         shared = sum(other.record.name == entry.record.name for other in entries) > 1
         label = f"{entry.record.name} · {entry.record.tag}" if shared else entry.record.name  # as the tables say
