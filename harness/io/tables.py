@@ -1,8 +1,8 @@
 """Tables of emitters and localizations on disk. The only place where conventions are converted.
 
 Inside the program: nm from the outer corner of the first pixel, x along columns, frames from 0, photons that
-reach the sensor. Formats read and written: our own CSV and Parquet, ThunderSTORM CSV, SMLM Challenge CSV
-(`FORMATS` names them with their conventions).
+reach the sensor. Formats read and written: our own CSV and Parquet, ThunderSTORM CSV, SMLM Challenge CSV;
+Picasso's HDF5 is read (`FORMATS` names them with their conventions).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from simulators.emitters import Emitters, Localizations
 
 from .atomic import atomic_path
-from .formats import challenge, native, parquet, thunderstorm
+from .formats import challenge, native, parquet, picasso, thunderstorm
 from .formats._text import Table, TableError, TableFormat, TextFile, append_columns, look
 
 __all__ = [
@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 _TEXT: dict[str, TableFormat] = {f.name: f for f in (native.FORMAT, thunderstorm.FORMAT, challenge.FORMAT)}
-_HDF5 = b"\x89HDF"
 
 FORMATS: dict[str, str] = {
     **{name: form.convention for name, form in _TEXT.items()},
     "parquet": native.FORMAT.convention,
+    "picasso": picasso.CONVENTION,
 }
 """Names of the formats and their conventions."""
 
@@ -72,12 +72,13 @@ def read_table(
         raise TableError(f"no table format named {format!r}; there are {', '.join(FORMATS)}")
     with open(place, "rb") as file:
         magic = file.read(4)
+    sizes = (pixel_size_nm, pixel_size_nm) if isinstance(pixel_size_nm, (int, float)) else pixel_size_nm
+    table: Table
     if format == "parquet" or (format is None and magic == parquet.MAGIC):
         table = parquet.read(place)
-    elif magic == _HDF5:
-        raise TableError(f"{place} is an HDF5 file; export the table as CSV (ThunderSTORM) and read that")
+    elif format == "picasso" or magic == picasso.MAGIC:
+        table = picasso.read(place, sizes)
     else:
-        sizes = (pixel_size_nm, pixel_size_nm) if isinstance(pixel_size_nm, (int, float)) else pixel_size_nm
         text = look(place)
         form = _TEXT[format] if format else recognise(text)
         table = form.read(text, sizes)
@@ -121,7 +122,7 @@ def write_table(table: Emitters | Localizations, path: str | os.PathLike[str], *
         format = "parquet" if place.suffix.lower() in (".parquet", ".pq") else "csv"
     if format not in FORMATS:
         raise TableError(f"no table format named {format!r}; there are {', '.join(FORMATS)}")
-    writer = parquet.write if format == "parquet" else _TEXT[format].write
+    writer = parquet.write if format == "parquet" else _TEXT[format].write if format in _TEXT else None
     if writer is None:
         raise TableError(f"the format {format!r} is only read; write one of {', '.join(FORMATS)}")
     with atomic_path(place) as temporary:
