@@ -11,9 +11,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .labels import all_labels
 from .plots import _INK, _MUTED, _figure, _png, _short, _styled
+from .ranking import PALETTE
 from .record import Result
-from .table import PALETTE, _all_labels
 
 _LABELS = {
     "density": "emitters per µm² and frame",
@@ -44,7 +45,7 @@ def conditions_frame(results: Iterable[Result]) -> pd.DataFrame:
     """
     results = [r for r in results if r.scores is not None]
     rows = []
-    for result, entry in zip(results, _all_labels(results)[0], strict=True):
+    for result, entry in zip(results, all_labels(results)[0], strict=True):
         m, d, s = result.model, result.dataset, result.scores
         assert s is not None
         scores = {name: getattr(s, name) for name, _ in _SCORES}
@@ -137,7 +138,7 @@ def order_over_seeds(results: Iterable[Result]) -> pd.DataFrame:
 
 def _colors(results: Sequence[Result]) -> dict[str, str]:
     """As the other figures have them: by the models' names alone."""
-    return {entry: PALETTE[i % len(PALETTE)] for i, entry in enumerate(sorted(set(_all_labels(list(results))[0])))}
+    return {entry: PALETTE[i % len(PALETTE)] for i, entry in enumerate(sorted(set(all_labels(list(results))[0])))}
 
 
 def _over_seeds(frame: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -227,7 +228,7 @@ def _pairs(results: Sequence[Result], colors: dict[str, str]) -> bytes:
         ("rmse_across_nm", "rmse_across_low_nm", "rmse_across_high_nm", "RMSE across the axis (nm)"),
         ("bias_along_nm", "bias_along_low_nm", "bias_along_high_nm", "mean shift away from the partner (nm)"),
     )
-    labels = _all_labels(list(results))[0]
+    labels = all_labels(list(results))[0]
     ratios = sorted({r.dataset.value or 1.0 for r in results}, reverse=True)
     with _styled():
         figure = _figure(15.5, 3.9 * len(ratios) + 0.8)
@@ -273,7 +274,7 @@ def _real(results: Sequence[Result], colors: dict[str, str]) -> bytes:
         ("frc_halves_nm", "FRC of halves (nm)"),
         ("rsp", "agreement with the mean frame (RSP)"),
     )
-    labels = _all_labels(list(results))[0]
+    labels = all_labels(list(results))[0]
     names = sorted({r.dataset.name for r in results})
     with _styled():
         figure = _figure(13.5, (0.9 + 0.32 * len(set(labels))) * len(names) + 0.8)
