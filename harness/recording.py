@@ -20,8 +20,9 @@ from simulators import Localizations, Movie, Recipe
 
 ISOLATED_NM = 1000.0
 """Emitters with another one nearer in their frame are not held against the bound."""
-DETAILS = ("blocks", "curves", "molecules", "calibration", "crlb", "images", "settings")
+DETAILS = ("blocks", "curves", "molecules", "calibration", "crlb", "images", "settings", "worst")
 _SHARES = ("precision", "recall", "f1")
+_OF_CARD = ("training", "valid_range", "source", "licence", "summary")
 
 
 def field_nm(movie: Movie) -> tuple[float, float]:
@@ -86,9 +87,17 @@ def scores_record(scores: dict[str, Any]) -> Scores:
     )
 
 
-def detail_record(scores: dict[str, Any]) -> Detail:
-    """What belongs to the numbers of `score_movie`: blocks, curves, flags and the rest."""
-    return Detail(**{name: scores[name] for name in DETAILS}, flags="; ".join(scores["flags"]))
+def detail_record(scores: dict[str, Any], *, card: dict[str, Any] | None = None) -> Detail:
+    """What belongs to the numbers of `score_movie`: blocks, curves, flags and the rest.
+
+    Args:
+        card: of the weights; the record keeps what it says of the training and of where the weights hold.
+    """
+    return Detail(
+        **{name: scores[name] for name in DETAILS},
+        flags="; ".join(scores["flags"]),
+        card={name: card[name] for name in _OF_CARD if name in card} if card else {},
+    )
 
 
 def settings_record(

@@ -1,6 +1,6 @@
 """What the page shows of each movie: one frame, its truth, what every model makes of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from harness.board.entries import Entry, file_name
 from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
 from harness.scoring.images import render
-from leaderboard import Picture
+from leaderboard import Picture, Result
 from simulators import Emitters, Movie
 
 FIRST_FRAMES = 16
@@ -37,6 +37,16 @@ def raw_and_truth(name: str, movie: Movie, folder: Path) -> Iterator[Picture]:
     for label, picture in pictures.items():
         path = write_png(place / f"{label}.png", picture)
         yield Picture(dataset=name, model=label, path=path, frame=frame)
+
+
+def frames_of_failures(name: str, movie: Movie, results: Iterable[Result], folder: Path) -> Iterator[Picture]:
+    """The raw frames that the records name as their worst; the page draws the molecules onto them."""
+    here = [r.detail for r in results if r.dataset.name == name and r.detail is not None]
+    for frame in sorted({int(one["frame"]) for detail in here for one in detail.worst} - {frame_shown(movie)}):
+        path = folder / file_name(name) / f"raw-{frame}.png"
+        if not path.is_file():
+            write_png(path, to_grey(movie.frames[frame]))
+        yield Picture(dataset=name, model="raw", path=path, frame=frame)
 
 
 def map_picture(image: NDArray[np.float32]) -> NDArray[np.uint8]:

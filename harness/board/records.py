@@ -10,15 +10,15 @@ import torch
 from harness.board.entries import Entry, runtime_of
 from harness.environment import commit, environment, onnxruntime_version, package_version
 from harness.ready import ReadyModel
+from harness.recording import detail_record
 from harness.scoring import CHALLENGE_2D, report
 from harness.scoring.bounds import emitter_variances
 from harness.scoring.image_quality import score_rendered
 from harness.timing import Times
-from leaderboard import Agreement, Dataset, Detail, Environment, Result, Scores, Settings, Timing
+from leaderboard import Agreement, Dataset, Environment, Result, Scores, Settings, Timing
 from simulators import Localizations, Movie, Recipe
 
 ISOLATED_NM = 1000.0  # emitters with another one nearer in their frame are not held against the bound
-_DETAILS = ("blocks", "curves", "molecules", "calibration", "crlb", "images", "settings")
 _SHARES = ("precision", "recall", "f1")
 
 
@@ -63,9 +63,7 @@ def result_of(
         dataset=dataset_of(recipe),
         runtime=runtime_of(model),
         scores=None if scores is None else _recorded(scores),
-        detail=None
-        if scores is None
-        else Detail(**{name: scores[name] for name in _DETAILS}, flags="; ".join(scores["flags"])),
+        detail=None if scores is None else detail_record(scores, card=model.card),
         settings=Settings(
             tolerance_nm=protocol.tolerance_nm,
             border_nm=protocol.border_nm,

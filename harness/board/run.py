@@ -12,7 +12,7 @@ import zoo
 from harness import baselines
 from harness.board.cells import measure
 from harness.board.entries import Entry, file_name, open_entry, trained, with_threshold
-from harness.board.pictures import frame_shown, picture_path, raw_and_truth, write_sheet
+from harness.board.pictures import frame_shown, frames_of_failures, picture_path, raw_and_truth, write_sheet
 from harness.board.plan import Plan, notes_of
 from harness.thresholding import refuse_test_movies, validation_movies
 from leaderboard import Picture, Result
@@ -84,6 +84,8 @@ def run_board(
             pictures.append(Picture(dataset=name, model=label, path=path, frame=frame_shown(movie)))
     for name in movies:
         write_sheet([p for p in pictures if p.dataset == name], folder / "pictures" / f"{file_name(name)}.png")
+    for name, (_, movie) in movies.items():
+        pictures += frames_of_failures(name, movie, results.values(), folder / "pictures")
     everything = list(results.values())
     for path in add:
         everything += leaderboard.read_results(path)
