@@ -30,7 +30,7 @@ PALETTE = (
 )  # fmt: skip
 
 MATCHED = "matched"
-_CONDITIONS = (MATCHED, "density", "photons", "background", "psf", "foreign", "real")
+_CONDITIONS = (MATCHED, "density", "photons", "background", "psf", "defocus", "foreign", "real")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,8 @@ _UNITS = {
     "density": "emitters per µm² and frame",
     "photons": "photons",
     "background": "background (photons per pixel)",
-    "psf": "change of the PSF",
+    "psf": "PSF wider by (%)",
+    "defocus": "molecules higher by (nm)",
 }
 
 

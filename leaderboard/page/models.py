@@ -125,7 +125,10 @@ def _training(board: Board, entry: str) -> list[tuple[str, str]]:
 
 
 def _flat(value: Any, name: str = "", depth: int = 0) -> list[tuple[str, str]]:
-    """Nested values as lines of "a.b" and text; what is None or empty is left out."""
+    """Nested values as lines of "a.b" and text, ranges as one line; what is None or empty is left out."""
+    if isinstance(value, dict) and {"low", "high"} <= value.keys() <= {"low", "high", "scale"}:
+        scale = f" ({value['scale']})" if value.get("scale") not in (None, "linear") else ""
+        return [(name[:100], f"{value['low']} to {value['high']}{scale}"[:_SHORT])]
     if isinstance(value, dict) and depth < 6:
         return [line for k, v in value.items() for line in _flat(v, f"{name}.{k}" if name else str(k), depth + 1)]
     if value is None or value == "" or value == [] or value == {}:

@@ -27,6 +27,12 @@ from .costs import models_table, seeds_table, speed_table
 from .rows import make_row
 
 
+_SHORT_MOVIES = (
+    " Where records lack their blocks, or a movie is shorter than two of them, ranks follow the bare scores: read them as "
+    "a first look only."
+)
+
+
 @dataclass(kw_only=True)
 class Section:
     """Tables behind one tab; several are chosen by their labels."""
@@ -121,7 +127,8 @@ def _overview(board: Board, anchors: dict[str, str]) -> Table:
         label="Overview",
         note="Efficiency on each dataset, best mean first; below it the 95 % interval over blocks of 20 frames and the "
         "rank. Models that the paired comparison of the same blocks cannot tell apart share their ranks. A model "
-        "without a result on every dataset has no mean.",
+        "without a result on every dataset has no mean."
+        + ("" if all(c in board.shared for c in board.conditions) else _SHORT_MOVIES),
         columns=columns,
         sorted_by=0,
     )
