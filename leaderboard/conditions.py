@@ -167,7 +167,8 @@ def _sweep(frame: pd.DataFrame, colors: dict[str, str], condition: str, dimensio
         figure = _figure(13.5, 4.6)
         for i, (name, label) in enumerate(_SCORES):
             axes = figure.add_subplot(1, 3, i + 1)
-            for model, part in table.groupby("model"):
+            for model in table.model.unique():
+                part = table[table.model == model]
                 sns.lineplot(
                     x=part.value,
                     y=part[name],
@@ -214,7 +215,8 @@ def _intervals(axes: Axes, table: pd.DataFrame, name: str, colors: dict[str, str
     """A point per model with its interval, one below the other."""
     for y, row in enumerate(table.to_dict("records")):
         color = colors[row["model"]]
-        axes.plot([row.get(f"{name} low"), row.get(f"{name} high")], [y, y], color=color, lw=2.5, alpha=0.45)
+        ends = [float(row.get(f"{name} {end}", math.nan)) for end in ("low", "high")]
+        axes.plot(ends, [y, y], color=color, lw=2.5, alpha=0.45)
         axes.plot([row[name]], [y], "s" if row["baseline"] else "o", color=color, ms=7)
     axes.set_ylim(-0.6, len(table) - 0.4)
     axes.tick_params(axis="y", length=0, labelcolor=_INK)
@@ -305,17 +307,25 @@ def _title(condition: str, dimensions: int) -> str:
 
 
 def _limits(axes: Axes, name: str, table: pd.DataFrame) -> None:
-    """The range that the models need; a baseline that lies wholly below is named with its value instead."""
-    if name != "efficiency":
-        axes.set_ylim(0, 102 if name == "jaccard" else axes.get_ylim()[1])
+    """The range that the models need; baselines that lie wholly outside are named with their value instead."""
+    if name == "jaccard":
+        axes.set_ylim(0, 102)
         return
-    models = table[~table.baseline] if not table.baseline.all() else table
-    low = min(0.0, models[name].min()) - 4
-    axes.set_ylim(low, 102)
-    below = [(m, part[name].max()) for m, part in table.groupby("model") if part[name].max() < low]
-    if below:
-        text = "below: " + ", ".join(f"{model} {value:.0f}" for model, value in below)
-        axes.text(0.02, 0.02, text, transform=axes.transAxes, color=_MUTED, size=8.5)
+    values = table if table.baseline.all() else table[~table.baseline]
+    best = {str(model): table[table.model == model][name] for model in table.model.unique()}
+    if name == "efficiency":
+        low = min(0.0, values[name].min()) - 4
+        axes.set_ylim(low, 102)
+        outside = {model: v.max() for model, v in best.items() if v.max() < low}
+        text, y = "below: ", 0.02
+    else:
+        high = 1.25 * values[f"{name} high"].fillna(values[name]).max()
+        axes.set_ylim(0, high if high > 0 else 1)
+        outside = {model: v.min() for model, v in best.items() if v.min() > high}
+        text, y = "above: ", 0.95
+    if outside:
+        text += ", ".join(f"{model} {value:.0f}" for model, value in outside.items())
+        axes.text(0.02, y, text, transform=axes.transAxes, color=_MUTED, size=8.5)
 
 
 def _legend(figure: Figure, table: pd.DataFrame, colors: dict[str, str]) -> None:

@@ -120,7 +120,7 @@ def _print_scores(results: "Sequence[Result]") -> None:
             where = f"{condition} {value:g}" if value == value else f"{condition}: {dataset}"
             e = cell.efficiency
             text = f"{e.median():.1f}" + (f" ({e.min():.1f} .. {e.max():.1f})" if len(e) > 1 else "")
-            rows.setdefault(where, {"condition": where})[model] = text
+            rows.setdefault(where, {"condition": where})[str(model)] = text
         names = list(dict.fromkeys(part.model))
         table = [{"condition": w, **{n: row.get(n, "") for n in names}} for w, row in rows.items()]
         print_table(table, title=f"Efficiency, {dimensions} dimensions")

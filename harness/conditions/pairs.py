@@ -139,15 +139,15 @@ def pair_figures(
     if len(truth) != 2 * pairs:
         raise ValueError(f"{len(truth)} molecules for {pairs} pairs; give two rows per pair, from simulate_pairs")
     matches = match(truth=truth, found=found, tolerance_nm=tolerance_nm, rule="optimal")
-    error = np.full((2, 2 * pairs), np.nan)
-    error[0, matches.truth_index] = found.x_nm[matches.found_index] - truth.x_nm[matches.truth_index]
-    error[1, matches.truth_index] = found.y_nm[matches.found_index] - truth.y_nm[matches.truth_index]
-    hits = np.isfinite(error[0]).reshape(pairs, 2).sum(1)
-    axis = np.stack([np.diff(truth.x_nm.reshape(pairs, 2))[:, 0], np.diff(truth.y_nm.reshape(pairs, 2))[:, 0]])
+    flat = np.full((2, 2 * pairs), np.nan)
+    flat[0, matches.truth_index] = found.x_nm[matches.found_index] - truth.x_nm[matches.truth_index]
+    flat[1, matches.truth_index] = found.y_nm[matches.found_index] - truth.y_nm[matches.truth_index]
+    error = flat.reshape(2, pairs, 2)
+    hits = np.isfinite(error[0]).sum(1)
+    axis = np.diff(np.stack([truth.x_nm, truth.y_nm]).reshape(2, pairs, 2))[..., 0]
     length = np.linalg.norm(axis, axis=0)
     axis = np.where(length > 0, axis / np.where(length > 0, length, 1), np.array([[1.0], [0.0]]))
     outward = np.stack([-axis, axis], axis=-1)  # (2, pairs, 2)
-    error = error.reshape(2, pairs, 2)
     along = (error * outward).sum(0)
     across = error[0] * outward[1] - error[1] * outward[0]
     rows = []

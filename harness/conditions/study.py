@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -179,15 +179,10 @@ def run_study(study: Study, folder: Path, *, device: str = "auto", say: Say = la
             movie = movie_of(index)
             dimensions = 3 if cell.dimensions == 3 and entry.height else 2
             dataset = cell.dataset(movie, dimensions=dimensions)
-            keep(entry, dataset, lambda c=cell, m=movie, d=dataset: _measured(entry, c, m, d), cell.label)  # noqa: B023
+            keep(entry, dataset, partial(_measured, entry, cell, movie, dataset), cell.label)
         for ratio in study.pairs.ratios if study.pairs else ():
             movie, separation, dataset = pairs_of(ratio, 0 if entry.context == 1 else 2)
-            keep(
-                entry,
-                dataset,
-                lambda m=movie, s=separation, d=dataset: _measured_pairs(entry, study, m, s, d),  # noqa: B023
-                dataset.name,
-            )
+            keep(entry, dataset, partial(_measured_pairs, entry, study, movie, separation, dataset), dataset.name)
     return results
 
 
