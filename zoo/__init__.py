@@ -31,6 +31,7 @@ from ._registry import (
     get_spec,
     list_models,
     load_plugin,
+    plugin_files,
     register_model,
 )
 from ._weights import list_weights, load_model, load_weights, read_card, save_weights
@@ -67,6 +68,7 @@ __all__ = [
     "load_model",
     "load_plugin",
     "load_weights",
+    "plugin_files",
     "read_card",
     "register_model",
     "save_weights",

@@ -221,6 +221,11 @@ def load_plugin(path: str | Path) -> list[str]:
     return added
 
 
+def plugin_files() -> list[Path]:
+    """The files that `load_plugin` has run here, in order: what another process must load to know the same models."""
+    return list(_PLUGINS)
+
+
 def _load_entry_points() -> None:
     """Import what installed packages offer under `smlm_zoo.models`; importing registers their models.
 
