@@ -10,7 +10,7 @@ from torch import nn
 
 import zoo
 from harness.ready import ImageModel, MapModel, Network, ReadyModel
-from harness.runtimes import OnnxMaps, OnnxRuntime, TorchMaps, TorchRuntime
+from harness.runtimes import OnnxMaps, OnnxRuntime, OpenVinoRuntime, Runtime, TorchMaps, TorchRuntime
 from zoo import EmitterMaps, ImageNetwork, MapNetwork, SRImage
 
 
@@ -51,23 +51,27 @@ def open_model(
     Args:
         source: a shipped model (`deep_storm`, or with its tag `deep_storm.epfl-2d`), a folder written by train, export
             or import, or an ONNX file with `card.json` beside it or inside.
-        runtime: "torch" or "onnx". An ONNX file always runs in ONNX Runtime.
+        runtime: "torch", "onnx" or "openvino". An ONNX file runs in ONNX Runtime unless OpenVINO is asked for.
         device: auto, cpu, cuda.
-        precision: auto, float32 or bfloat16 (torch only).
-        threads: of ONNX Runtime.
+        precision: auto, float32 or bfloat16 (torch, and OpenVINO, where auto is float32).
+        threads: of ONNX Runtime and OpenVINO.
 
     Raises:
         ValueError: nothing there, or it is not a model.
     """
     path = Path(source)
+    if path.suffix == ".onnx" and runtime == "openvino":
+        chosen = "float32" if precision == "auto" else precision
+        return _described(OpenVinoRuntime(path, precision=chosen, threads=threads), path, _metadata(path))
     if path.suffix == ".onnx":
         return _open_onnx(path, device=device, threads=threads)
-    if runtime == "onnx":
+    if runtime in ("onnx", "openvino"):
         if path.is_dir():
-            return _open_onnx(path / "model.onnx", device=device, threads=threads)
+            file = path / "model.onnx"
+            return open_model(file, runtime=runtime, device=device, precision=precision, threads=threads)
         raise ValueError(f"{source} is no folder with model.onnx; make one: smlm-zoo export {source} -o model")
     if runtime != "torch":
-        raise ValueError(f"no runtime named {runtime!r}; use torch or onnx")
+        raise ValueError(f"no runtime named {runtime!r}; use torch, onnx or openvino")
     if path.is_dir() and not (path / "model.safetensors").exists() and (path / "model.onnx").exists():
         return _open_onnx(path / "model.onnx", device=device, threads=threads)
     network, card = load_network(source)
@@ -188,11 +192,23 @@ def describe(network: Network) -> dict[str, Any]:
 
 def _open_onnx(path: Path, *, device: str, threads: int | None) -> ReadyModel:
     runtime = OnnxRuntime(path, device=device, threads=threads)
+    return _described(runtime, path, runtime.metadata)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What the exporting program wrote into an ONNX file, for runtimes that do not tell."""
+    import onnx
+
+    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+
+
+def _described(runtime: Runtime, path: Path, metadata: dict[str, str]) -> ReadyModel:
+    """The model in an ONNX file, from its card."""
     beside = path.with_name("card.json")
     if beside.is_file():
         card = _card(beside.read_text(encoding="utf-8"), beside)
-    elif "smlm_zoo_card" in runtime.metadata:
-        card = _card(runtime.metadata["smlm_zoo_card"], path)
+    elif "smlm_zoo_card" in metadata:
+        card = _card(metadata["smlm_zoo_card"], path)
     else:
         raise ValueError(
             f"{path} has no card: put a card.json beside it with at least "
@@ -216,7 +232,7 @@ def _open_onnx(path: Path, *, device: str, threads: int | None) -> ReadyModel:
     if isinstance(output, EmitterMaps):
         context = card.get("context")
         return MapModel(
-            runtime=OnnxMaps(path, device=device, threads=threads),
+            runtime=OnnxMaps(runtime),
             output=output,
             frames_before=int(card.get("frames_before", 0)),
             frames_after=int(card.get("frames_after", 0)),

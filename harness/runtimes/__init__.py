@@ -2,7 +2,18 @@
 
 from .base import Runtime, RuntimeInfo
 from .maps import MapRuntime, OnnxMaps, TorchMaps
-from .onnx import OnnxRuntime
+from .onnx import OnnxRuntime, is_quantised
+from .openvino import OpenVinoRuntime
 from .torch import TorchRuntime
 
-__all__ = ["MapRuntime", "OnnxMaps", "OnnxRuntime", "Runtime", "RuntimeInfo", "TorchMaps", "TorchRuntime"]
+__all__ = [
+    "MapRuntime",
+    "OnnxMaps",
+    "OnnxRuntime",
+    "OpenVinoRuntime",
+    "Runtime",
+    "RuntimeInfo",
+    "TorchMaps",
+    "TorchRuntime",
+    "is_quantised",
+]

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.devices import pick_device, pick_precision, place, synchronise
 from zoo import MapNetwork, SharesFeatures, inference_form
 
-from .base import RuntimeInfo
+from .base import Runtime, RuntimeInfo
 from .onnx import OnnxRuntime
 
 
@@ -96,16 +96,15 @@ class TorchMaps:
 
 
 class OnnxMaps:
-    """An exported localization network: (1, T, H, W) frames -> maps, and scores that are not needed here."""
+    """An exported localization network: (1, T, H, W) frames -> maps, and scores that are not needed here.
 
-    def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
-        self.runtime = OnnxRuntime(path, device=device, threads=threads)
+    Args:
+        source: its file, for ONNX Runtime; or what runs it already.
+    """
+
+    def __init__(self, source: Path | Runtime, *, device: str = "auto", threads: int | None = None):
+        self.runtime = OnnxRuntime(source, device=device, threads=threads) if isinstance(source, Path) else source
         self.info = self.runtime.info
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What the exporting program wrote into the file."""
-        return self.runtime.metadata
 
     def __call__(self, frames: Tensor) -> Tensor:
         return self.runtime(frames[None])[0]

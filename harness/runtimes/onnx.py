@@ -10,16 +10,22 @@ from torch import Tensor
 from .base import RuntimeInfo
 
 
+def is_quantised(path: Path) -> bool:
+    """Whether an ONNX file computes in 8-bit integers: its graph has nodes that quantise."""
+    return b"QuantizeLinear" in path.read_bytes()
+
+
 class OnnxRuntime:
     """An ONNX file whose one input takes photon frames and whose first output is the image, or the maps.
 
     Args:
         path: the file.
-        device: "cpu", "cuda", or "auto" (CUDA where ONNX Runtime has it).
+        device: "cpu", "cuda", "tensorrt" (with CUDA behind it), or "auto" (CUDA where ONNX Runtime has it).
         threads: threads inside an operator; default: as many as PyTorch uses.
 
     Raises:
-        ValueError: the file is missing or ONNX Runtime cannot read it; or CUDA was asked for and is not used.
+        ValueError: the file is missing or ONNX Runtime cannot read it; or CUDA or TensorRT was asked for and is not
+            used.
     """
 
     def __init__(self, path: Path, *, device: str = "auto", threads: int | None = None) -> None:
@@ -33,15 +39,19 @@ class OnnxRuntime:
         options.log_severity_level = 3
         available = onnxruntime.get_available_providers()
         wanted = ["CPUExecutionProvider"]
-        if device in ("auto", "cuda") and "CUDAExecutionProvider" in available and os.path.exists("/dev/nvidiactl"):
+        graphics = os.path.exists("/dev/nvidiactl")
+        if device in ("auto", "cuda", "tensorrt") and "CUDAExecutionProvider" in available and graphics:
             wanted.insert(0, "CUDAExecutionProvider")
+        if device == "tensorrt" and "TensorrtExecutionProvider" in available and graphics:
+            wanted.insert(0, "TensorrtExecutionProvider")
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
         except Exception as error:
             raise ValueError(f"{path} is not a network that ONNX Runtime can run: {error}") from None
         provider = self.session.get_providers()[0]
-        if device == "cuda" and provider != "CUDAExecutionProvider":
-            raise ValueError(f"CUDA asked for, but ONNX Runtime runs {path.name} with {provider}; use device cpu")
+        asked = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}.get(device, provider)
+        if provider != asked:
+            raise ValueError(f"{asked} asked for, but ONNX Runtime runs {path.name} with {provider}; use device cpu")
         inputs = self.session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             shapes = [entry.shape for entry in inputs]
@@ -50,7 +60,7 @@ class OnnxRuntime:
         self.info = RuntimeInfo(
             name="onnxruntime",
             provider=provider.removesuffix("ExecutionProvider"),
-            precision="float32",
+            precision="int8" if is_quantised(path) else "float32",
             threads=options.intra_op_num_threads,
         )
 
