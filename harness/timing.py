@@ -1,22 +1,18 @@
-"""Times that can be compared: forms interleaved in one run, medians with their spread, the device waited for."""
+"""Calls timed in turn in this process, and the training step of image networks."""
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 import zoo
 from harness.devices import pick_device, place, synchronise
-from harness.export import export_onnx
-from harness.models import create_network, in_onnx, load_network, open_model, ready
-from harness.ready import Network, ReadyModel
+from harness.models import create_network
+from harness.timing_process import fixed_batch
 from losses import create_loss
 from zoo import ImageNetwork
 
@@ -64,72 +60,6 @@ def interleaved(
         rounds = len(next(iter(taken.values())))
         if rounds >= most or (rounds >= least and max(map(sum, taken.values())) >= seconds):
             return {name: Times(seconds=tuple(values)) for name, values in taken.items()}
-
-
-def fixed_batch(batch: int, size: int) -> torch.Tensor:
-    """The frames that every form of every model is timed on, (batch, size, size) photons."""
-    rng = np.random.default_rng(2016)
-    return torch.from_numpy(rng.gamma(4.0, 25.0, (batch, size, size)).astype(np.float32))
-
-
-def time_models(
-    models: Mapping[str, ReadyModel], *, batch: int = 1, size: int = 64, seconds: float = 5.0, least: int = 3
-) -> dict[str, Times]:
-    """Time forms of one network on the fixed batch, interleaved; seconds per frame.
-
-    A localization network is timed in the middle of a movie: what its neighbours left behind is there already.
-    """
-    frames = fixed_batch(batch, size)
-    calls = {name: model.repeatable(frames) for name, model in models.items()}
-    times = interleaved({name: call for name, (call, _) in calls.items()}, seconds=seconds, least=least)
-    return {name: Times(seconds=tuple(taken / calls[name][1] for taken in times[name].seconds)) for name in times}
-
-
-def time_forms(
-    source: str, *, batch: int = 1, size: int = 64, seconds: float = 5.0, device: str = "auto"
-) -> list[dict[str, Any]]:
-    """Rows of a table: PyTorch in float32 and bfloat16, and ONNX Runtime, for one model.
-
-    Args:
-        source: a shipped model, a name of the zoo (then with random weights: time does not depend on them), a folder,
-            or an ONNX file.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        forms = _forms(source, Path(folder), device)
-        times = time_models(forms, batch=batch, size=size, seconds=seconds)
-    reference = next(iter(times.values())).median
-    return [
-        {
-            "model": source,
-            "form": name,
-            "provider": forms[name].info.provider,
-            "threads": forms[name].info.threads,
-            "ms per frame (median)": f"{1e3 * taken.median:.2f}",
-            "fastest": f"{1e3 * taken.best:.2f}",
-            "slowest": f"{1e3 * taken.worst:.2f}",
-            "frames/s": f"{1 / taken.median:.1f}",
-            "speed": f"{reference / taken.median:.2f}x",
-            "repeats": len(taken.seconds),
-        }
-        for name, taken in times.items()
-    ]
-
-
-def _forms(source: str, folder: Path, device: str) -> dict[str, ReadyModel]:
-    if source.endswith(".onnx"):
-        return {"ONNX Runtime float32": open_model(source, device=device)}
-    if source in zoo.list_models():
-        network: Network = create_network(source).eval()
-        card: dict[str, Any] = {"output": {}}
-    else:
-        network, card = load_network(source)
-    forms = {
-        f"torch {precision}": ready(network, card, name=source, device=device, precision=precision)
-        for precision in ("float32", "bfloat16")
-    }
-    path = export_onnx(network, folder / "model.onnx")
-    forms["ONNX Runtime float32"] = in_onnx(forms["torch float32"], path, device=device)
-    return forms
 
 
 def time_training(

@@ -1,83 +1,112 @@
-"""The measurements of one model."""
+"""The measurements: one movie scored, one model timed. Each can be done in any process, in any order."""
 
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import leaderboard
-from harness.board.agreement import AGREEMENT_FRAMES, agreement_of, agrees
-from harness.board.entries import Entry, form_key, runtime_of
+from harness.board.entries import Entry
 from harness.board.pictures import frame_shown, map_picture, picture_path
-from harness.board.plan import TIMED_SIZE, Plan
-from harness.board.records import result_of, scores_of
+from harness.devices import describe_machine
+from harness.forms import Form
+from harness.io.atomic import atomic_path
 from harness.localization import localize, photons_of
 from harness.preview import write_png
-from harness.timing import time_models
-from leaderboard import Result
-from simulators import Movie, Recipe
+from harness.recording import (
+    dataset_record,
+    detail_record,
+    environment_record,
+    score_movie,
+    scores_record,
+    settings_record,
+)
+from harness.scoring import CHALLENGE_2D
+from harness.timing_figures import FormTimes
+from harness.timing_forms import time_model
+from harness.timing_process import TimingPlan
+from leaderboard import Result, Runtime
+from simulators import Recipe, simulate
 
 
-def measure(
-    entry: Entry,
-    plan: Plan,
-    movies: dict[str, tuple[Recipe, Movie]],
-    known: list[Result],
-    records: Path,
-    pictures: Path,
-    step: Any,
-) -> list[Result]:
-    """Records of one model: times of every form, agreement of the forms, scores of the fastest that agrees.
+def score_cell(entry: Entry, form: Form, recipe: Recipe, pictures: Path, scored: bool) -> Result | None:
+    """A model on a movie: its picture is written, its record is given back, without times.
 
-    Each record is written as soon as it is known. What is in `known` for this plan is not measured again.
+    Args:
+        entry: the model.
+        form: what runs it.
+        recipe: of the movie, which is simulated here.
+        pictures: folder.
+        scored: whether the record is known already and the picture alone is wanted.
     """
-    hashes = {recipe.hash: name for name, (recipe, _) in movies.items()}
-    mine = [
-        result
-        for result in known
-        if result.model.weights_sha256 == entry.record.weights_sha256 and result.dataset.recipe_hash in hashes
-    ]
-    scored = {hashes[result.dataset.recipe_hash] for result in mine if result.scores is not None}
-    timed = {form_key(result.runtime) for result in mine}
-    wanted = {form: form_key(runtime_of(model)) for form, model in entry.forms.items()}
-    missing = [name for name in movies if name not in scored or not picture_path(pictures, name, entry).is_file()]
-    if not missing and set(wanted.values()) <= timed:
-        step(f"{entry.source}: measured before", 1 + len(movies))
-        return mine
-    step(f"{entry.source}: timing {len(entry.forms)} forms", 0)
-    times = time_models(
-        entry.forms,
-        size=TIMED_SIZE,
-        seconds=plan.seconds_per_cell,
-        least=1 if plan.seconds_per_cell <= 1 else 3,
+    movie = simulate(recipe, recipe.rng())
+    model = entry.open(form)
+    read = photons_of(movie.frames, movie.camera)
+    picture = model.picture(read, len(movie), frame_shown(movie), pixel_size_nm=movie.camera.pixel_size_nm)
+    path = picture_path(pictures, recipe.name, entry.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, map_picture(picture.numpy()))
+    if scored:
+        return None
+    found = localize(model, movie.frames, camera=movie.camera).localizations
+    info = model.info
+    unscored = unscored_record(entry, form, recipe)
+    scores = score_movie(movie, found, recipe=recipe, protocol=CHALLENGE_2D)
+    return replace(
+        unscored,
+        runtime=Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads),
+        scores=scores_record(scores),
+        detail=detail_record(scores, card=model.card),
     )
-    agreement, compared, found_there = agreement_of(entry, movies)
-    agreeing = [form for form in entry.forms if agrees(agreement[form])]
-    chosen = min(agreeing, key=lambda form: times[form].median)
-    step(f"{entry.source}: scoring in {chosen}", 1)
 
-    def keep(form: str, recipe: Recipe, scores: dict[str, Any] | None) -> None:
-        result = result_of(entry, entry.forms[form], recipe, scores, times[form], agreement[form])
-        leaderboard.write_result(result, records)
-        mine.append(result)
 
-    first_recipe = next(iter(movies.values()))[0]
-    for form in entry.forms:
-        if form != chosen and wanted[form] not in timed:
-            keep(form, first_recipe, None)
-    if len(missing) < len(movies):
-        step(f"{entry.source}: {len(movies) - len(missing)} movies scored before", len(movies) - len(missing))
-    for name in missing:
-        recipe, movie = movies[name]
-        model = entry.forms[chosen]
-        frame = frame_shown(movie)
-        read = photons_of(movie.frames, movie.camera)
-        picture = model.picture(read, len(movie), frame, pixel_size_nm=movie.camera.pixel_size_nm)
-        write_png(picture_path(pictures, name, entry), map_picture(picture.numpy()))
-        if name not in scored:
-            whole = name == compared and len(movie) <= AGREEMENT_FRAMES  # then it was localized just now
-            found = found_there[chosen] if whole else localize(model, movie.frames, camera=movie.camera).localizations
-            scores = scores_of(recipe, movie, found)
-            keep(chosen, recipe, scores)
-            step(f"{entry.source} on {name}: efficiency {scores['efficiency']:.1f}", 1)
-        else:
-            step(f"{entry.source} on {name}: picture made", 1)
-    return mine
+def unscored_record(entry: Entry, form: Form, recipe: Recipe, times: FormTimes | None = None) -> Result:
+    """What the record of a form says without a score."""
+    level = entry.threshold.threshold if entry.threshold else form.open().threshold
+    record = Result(
+        model=entry.record,
+        dataset=dataset_record(recipe),
+        runtime=Runtime(name=form.runtime, precision=form.precision),
+        settings=settings_record(
+            CHALLENGE_2D,
+            precision=form.precision,
+            threshold=level,
+            threshold_source=entry.threshold.source if entry.threshold else "validation frames of its training",
+            threshold_trials=entry.threshold.trials if entry.threshold else None,
+        ),
+        agreement=entry.agreement[form.name],
+        environment=environment_record(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=f"smlm-zoo leaderboard {entry.source} --dataset {recipe.name}",
+    )
+    return record if times is None else with_times(record, times, entry)
+
+
+def with_times(record: Result, times: FormTimes, entry: Entry) -> Result:
+    """The record with the times of its form; the runtime is the one that was timed."""
+    info = times.info
+    runtime = Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads)
+    return replace(record, runtime=runtime, timing=times.section(size=64, macs=entry.record.macs_64))
+
+
+def timed_forms(entry: Entry, plan: TimingPlan, folder: Path, step: Any = lambda text: None) -> dict[str, FormTimes]:
+    """Times of every form of a model; those measured before on this machine in the same way are read from the folder.
+
+    Raises:
+        WorkerLost: a form's process was killed.
+    """
+    path = folder / f"{entry.stem}.json"
+    forms = [asdict(form) for form in entry.forms]
+    key = {"plan": asdict(plan), "machine": describe_machine(), "forms": forms}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["key"] == key:
+            return {form: FormTimes.from_dict(times) for form, times in known["times"].items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    times = time_model(entry.forms, plan, step=lambda text: step(f"{entry.source}: timing {text}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        data = {"key": key, "times": {form: one.to_dict() for form, one in times.items()}}
+        temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    return times

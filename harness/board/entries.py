@@ -1,120 +1,169 @@
-"""The models in the comparison: their forms, what records say of them, their thresholds."""
+"""The models in the comparison, made ready once: exported, counted, with threshold and agreement of their forms."""
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import zoo
-from harness.devices import fastest_precision, pick_device
-from harness.export import export_onnx
-from harness.models import in_onnx, load_network, model_name, open_model, ready
-from harness.ready import ImageModel, ReadyModel
-from harness.thresholding import ThresholdChoice, frozen_threshold
-from harness.training import resolve_config, train
-from leaderboard import Model, Runtime
-from simulators import Movie, Recipe
+from harness.board.agreement import AGREEMENT_VERSION, agreement_of, agrees
+from harness.board.plan import Plan
+from harness.forms import Form, forms_of
+from harness.io.atomic import atomic_path
+from harness.models import load_network, model_name
+from harness.ready import ReadyModel
+from harness.recording import model_record
+from harness.thresholding import ThresholdChoice, frozen_threshold, validation_movies
+from leaderboard import Agreement, Model
+from simulators import simulate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A model in the comparison, in the forms it runs in; the first one is the float32 reference."""
+    """A model in the comparison, in the forms that it runs in; the first one is the float32 reference.
+
+    It can be sent to another process, which opens what it needs.
+    """
 
     name: str
     source: str
-    forms: dict[str, ReadyModel]
+    forms: tuple[Form, ...]
     record: Model
-    threshold: ThresholdChoice | None = None
+    threshold: ThresholdChoice | None
+    agreement: dict[str, Agreement]
+
+    @property
+    def stem(self) -> str:
+        """Of the names of its files."""
+        return f"{file_name(self.name)}-{self.record.weights_sha256[:8]}"
+
+    @property
+    def agreeing(self) -> list[Form]:
+        """The forms whose localizations are those of the reference."""
+        return [form for form in self.forms if agrees(self.agreement[form.name])]
+
+    def open(self, form: Form) -> ReadyModel:
+        """A form, ready, with the threshold that was found."""
+        return form.open(threshold=self.threshold.threshold if self.threshold else None)
 
 
-def trained(name: str, folder: Path, device: str) -> Path:
-    """The folder of a model's training, done now unless it was done before; one that was stopped goes on."""
-    output = folder / name
-    card = output / "card.json"
-    if card.is_file() and not json.loads(card.read_text(encoding="utf-8")).get("training", {}).get("stopped", True):
-        return output
-    resume = (output / "last.ckpt").exists()
-    train(resolve_config(name, run=output if resume else None), output, resume=resume, device=device)
-    return output
+def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
+    """Everything about a model that comes before its scores and times.
 
+    What was done before is read from the folder: the exported file (exports/), the threshold (thresholds/), the record
+    of the model and the agreement of its forms (prepared/).
 
-def open_entry(source: str, scratch: Path, device: str) -> Entry:
-    """All forms of a model, and what its records say of it."""
-    if source.endswith(".onnx"):
-        only = open_model(source, device=device)
+    Raises:
+        ValueError: no such model, or one that cannot be exported.
+    """
+    digest, name = _weights_of(source)
+    stem = f"{file_name(name)}-{digest[:8]}"
+    file = Path(source) if source.endswith(".onnx") else folder / "exports" / f"{stem}.onnx"
+    key = {
+        "source": source,
+        "device": device,
+        "recipes": [recipe.hash for recipe in plan.recipes],
+        "validation": plan.validation,
+        "frames": plan.agreement_frames,
+        "version": AGREEMENT_VERSION,
+    }
+    cache = folder / "prepared" / f"{stem}.json"
+    known = _read(cache, key) if file.is_file() else None
+    validation = validation_movies(movies=plan.validation) if plan.validation else []
+    if known is not None:
+        forms = tuple(Form(**form) for form in known["forms"])
+    else:
+        forms = tuple(forms_of(source, file, device=device, slow_bfloat16=False, openvino=False, label=name))
+    choice: ThresholdChoice | None = None
+    if validation:
+        choice = frozen_threshold(forms[0].open(), folder / "thresholds" / f"{stem}.json", validation)
+    level = choice.threshold if choice else None
+    if known is not None and known["threshold"] == level:
+        record, agreement = Model.from_dict(known["record"]), known["agreement"]
         return Entry(
-            name=only.name,
+            name=name,
             source=source,
-            forms={"onnxruntime float32": only},
-            record=Model(
-                name=str(only.card.get("model", Path(source).stem)),
-                tag=str(only.card.get("tag", "")),
-                options=dict(only.card.get("options", {})),
-                weights_sha256=sha256_of(Path(source)),
-                size_bytes=Path(source).stat().st_size,
-                receptive_field_px=only.receptive_field_px,
-                grid_floor_nm=grid_floor(only),
-            ),
+            forms=forms,
+            record=record,
+            threshold=choice,
+            agreement={form: Agreement.from_dict(value) for form, value in agreement.items()},
         )
-    network, card = load_network(source)
-    name = model_name(source, card)
-    reference = ready(network, card, name=name, device=device, precision="float32")
-    forms = {"torch float32": reference}
-    if fastest_precision(pick_device(device)) == "bfloat16":
-        forms["torch bfloat16"] = ready(network, card, name=name, device=device, precision="bfloat16")
-    path = export_onnx(network, scratch / "model.onnx")
-    forms["onnxruntime float32"] = in_onnx(reference, path, device=device)
-    base, _, tag = name.partition(".")
-    digest = hashlib.sha256("".join(sorted(f["sha256"] for f in card["files"])).encode()).hexdigest()
-    return Entry(
+    models = {form.name: form.open(threshold=level) for form in forms}
+    reference = models[forms[0].name]
+    movies = {recipe.name: simulate(recipe, recipe.rng()) for recipe in plan.recipes}
+    found = agreement_of(models, movies, frames=plan.agreement_frames)
+    more: dict[str, Any] = {"weights_sha256": digest, "size_bytes": file.stat().st_size}
+    if reference.network is not None:
+        more["macs_64"] = zoo.count_macs(reference.network, 64, 64).done
+    else:
+        more |= {"name": str(reference.card.get("model", file.stem)), "tag": str(reference.card.get("tag", ""))}
+    entry = Entry(
         name=name,
         source=source,
         forms=forms,
-        record=Model(
-            name=base,
-            tag=tag,
-            variant=str(card.get("options", {}).get("variant", "")),
-            options=dict(card.get("options", {})),
-            weights_sha256=digest,
-            parameters=zoo.count_parameters(network),
-            macs_64=zoo.count_macs(network, 64, 64).done,
-            receptive_field_px=reference.receptive_field_px,
-            size_bytes=path.stat().st_size,
-            grid_floor_nm=grid_floor(reference),
-        ),
+        record=model_record(reference, **more),
+        threshold=choice,
+        agreement=found,
     )
+    _write(
+        cache,
+        {
+            "key": key,
+            "threshold": level,
+            "forms": [asdict(form) for form in forms],
+            "record": entry.record.to_dict(),
+            "agreement": {form: value.to_dict() for form, value in found.items()},
+        },
+    )
+    return entry
 
 
-def with_threshold(entry: Entry, folder: Path, validation: list[tuple[Recipe, Movie]]) -> Entry:
-    """The model with the threshold found on the validation movies, in every form; kept in a file for the next run."""
-    path = folder / f"{file_name(entry.name)}-{entry.record.weights_sha256[:8]}.json"
-    choice = frozen_threshold(next(iter(entry.forms.values())), path, validation)
-    forms = {
-        form: replace(model, card={**model.card, "threshold": choice.threshold}) for form, model in entry.forms.items()
-    }
-    return replace(entry, forms=forms, threshold=choice)
+def _weights_of(source: str) -> tuple[str, str]:
+    """SHA-256 of the weights, and the model's name for people."""
+    if source.endswith(".onnx"):
+        model = Form(name="", source=source, runtime="onnx", device="cpu").open()
+        with Path(source).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest(), model.name
+    _, card = load_network(source)
+    files = "".join(sorted(str(file["sha256"]) for file in card["files"]))
+    return hashlib.sha256(files.encode()).hexdigest(), model_name(source, card)
 
 
-def runtime_of(model: ReadyModel) -> Runtime:
-    info = model.info
-    return Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads)
+def _read(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """What was prepared for the same plan; None otherwise."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return known if isinstance(known, dict) and known.get("key") == key else None
 
 
-def form_key(runtime: Runtime) -> tuple[Any, ...]:
-    return (runtime.name, runtime.provider, runtime.precision, runtime.threads)
+def _write(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def grid_floor(model: ReadyModel) -> float:
-    """Lateral RMSE of a perfect map whose emitters are known to a fine pixel only, 100 nm camera pixels."""
-    return 100.0 / model.upsampling / 6**0.5 if isinstance(model, ImageModel) else 0.0
+def train_all(names: Sequence[str], folder: Path, device: str) -> list[str]:
+    """The folders of the models' trainings, done now unless they were done before; one that was stopped goes on."""
+    from harness.training import resolve_config, train
 
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    folders = []
+    for name in names:
+        output = folder / name
+        card, resume = output / "card.json", (output / "last.ckpt").exists()
+        done = card.is_file() and not json.loads(card.read_text(encoding="utf-8")).get("training", {}).get(
+            "stopped", True
+        )
+        if not done:
+            train(resolve_config(name, run=output if resume else None), output, resume=resume, device=device)
+        folders.append(str(output))
+    return folders
 
 
 def file_name(text: str) -> str:
+    """A name as part of a file's name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.") or "unnamed"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.board.entries import Entry, file_name
+from harness.board.entries import file_name
 from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
 from harness.scoring.images import render
 from leaderboard import Picture, Result
@@ -15,8 +15,9 @@ from simulators import Emitters, Movie
 FIRST_FRAMES = 16
 
 
-def picture_path(folder: Path, dataset: str, entry: Entry) -> Path:
-    return folder / file_name(dataset) / f"{file_name(entry.name)}.png"
+def picture_path(folder: Path, dataset: str, name: str) -> Path:
+    """Of what a model makes of a movie."""
+    return folder / file_name(dataset) / f"{file_name(name)}.png"
 
 
 def frame_shown(movie: Movie) -> int:
@@ -26,6 +27,7 @@ def frame_shown(movie: Movie) -> int:
 
 
 def raw_and_truth(name: str, movie: Movie, folder: Path) -> Iterator[Picture]:
+    """One frame as the camera gives it, and its truth."""
     frame = frame_shown(movie)
     place = folder / file_name(name)
     place.mkdir(parents=True, exist_ok=True)

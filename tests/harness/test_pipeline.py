@@ -14,12 +14,15 @@ import zoo
 from harness.board import Plan, run_board
 from harness.devices import fastest_precision, pick_device, pick_precision
 from harness.export import export_model, export_onnx
+from harness.forms import forms_of
 from harness.io.tables import read_table
 from harness.localization import localize, localize_to
 from harness.models import open_model
 from harness.ready import ImageModel
 from harness.runtimes import OnnxRuntime, TorchRuntime
-from harness.timing import interleaved, time_forms, time_training
+from harness.timing import interleaved, time_training
+from harness.timing_forms import time_model
+from harness.timing_process import TimingPlan
 from simulators import Camera
 
 
@@ -123,9 +126,18 @@ def test_sizes_that_are_no_multiple_are_padded_and_cropped():
         assert model.image(torch.rand(2, 9, 14)).shape == (2, 1, 36, 56)
 
 
-def test_every_form_is_timed(model_folder):
-    rows = time_forms(str(model_folder), size=16, seconds=0.01)
-    assert [row["form"] for row in rows] == ["torch float32", "torch bfloat16", "ONNX Runtime float32"]
+def test_every_form_is_timed_in_its_own_process(model_folder, exported):
+    forms = forms_of(str(model_folder), exported / "model.onnx", openvino=False)
+    assert [form.name for form in forms] == ["torch float32", "torch bfloat16", "ONNX Runtime float32"]
+    plan = TimingPlan(threads=1, size=16, seconds=0.1, rounds=2, largest_batch=2, movie_frames=16)
+    times = time_model(forms, plan)
+    assert list(times) == [form.name for form in forms]
+    assert [one.info.name for one in times.values()] == ["torch", "torch", "onnxruntime"]
+    for one in times.values():
+        assert one.info.threads == 1
+        assert len(one.turns) == len(one.movie) == 2
+        assert one.opened.first_call > 0
+        assert 0 < min(one.latency) <= one.median
     rows = time_training("fid_storm", batch=1, size=8, seconds=0.01)
     assert len(rows) == 4
     assert all(float(row["GFLOP/s"]) >= 0 for row in rows)

@@ -1,0 +1,147 @@
+"""From timed calls to figures: percentiles, throughput, spread, share of the peak, cost."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.runtimes.base import RuntimeInfo
+from harness.timing_process import Opened, Turn
+from leaderboard import Timing
+
+NOISY_BEYOND = 0.10
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Nearest rank: the smallest value that at least this share of the values does not exceed; of less than 100 calls
+    the 99th percentile is the slowest."""
+    if not values:
+        raise ValueError("no values to take a percentile of; time at least one call")
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def relative_difference(first: float, second: float) -> float:
+    """|first - second| as a share of the smaller one."""
+    return abs(first - second) / min(first, second)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormTimes:
+    """All that was measured of one form; seconds are per frame.
+
+    Args:
+        form: its name.
+        opened: before its turns.
+        turns: in order; the two halves are compared.
+        movie: seconds per frame from movie file to table file, each time it was done.
+    """
+
+    form: str
+    opened: Opened
+    turns: tuple[Turn, ...]
+    movie: tuple[float, ...] = ()
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What really computed."""
+        return self.opened.info
+
+    @property
+    def latency(self) -> list[float]:
+        """Of every call with one frame."""
+        return [taken for turn in self.turns for taken in turn.latency]
+
+    @property
+    def median(self) -> float:
+        """Of the latency."""
+        return statistics.median(self.latency)
+
+    @property
+    def throughput(self) -> float:
+        """Frames per second at the best batch."""
+        return 1 / statistics.median([taken for turn in self.turns for taken in turn.throughput])
+
+    @property
+    def spread(self) -> float:
+        """Relative difference of the medians of the latency in the first and the second half of the turns."""
+        half = len(self.turns) // 2
+        first, second = (
+            statistics.median([taken for turn in part for taken in turn.latency])
+            for part in (self.turns[:half], self.turns[half:])
+        )
+        return relative_difference(first, second)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the halves differ by more than 10 %: such a row has no place in a ranking by speed."""
+        return self.spread > NOISY_BEYOND
+
+    def section(self, *, size: int, macs: int | None = None, price_per_hour: float | None = None) -> Timing:
+        """As a record holds it.
+
+        Args:
+            size: side of the frames, camera pixels.
+            macs: multiply-accumulates per frame, where the form itself does not know them.
+            price_per_hour: of the machine, in any currency.
+        """
+        latency, rate = self.latency, self.throughput
+        known = self.opened.macs if self.opened.macs is not None else macs
+        flops = None if known is None else 2.0 * known * rate
+        hours = 1e6 / rate / 3600
+        return Timing(
+            ms_p50=1e3 * self.median,
+            ms_p90=1e3 * percentile(latency, 0.9),
+            ms_p99=1e3 * percentile(latency, 0.99),
+            ms_min=1e3 * min(latency),
+            ms_max=1e3 * max(latency),
+            batch=self.opened.batch,
+            frames_per_second=1 / self.median,
+            repeats=len(latency),
+            best_batch=self.opened.best_batch,
+            best_frames_per_second=rate,
+            megapixels_per_second=rate * size**2 / 1e6,
+            first_call_ms=1e3 * self.opened.first_call,
+            peak_memory_mb=None if self.opened.peak_memory is None else self.opened.peak_memory / 1e6,
+            spread=self.spread,
+            noisy=self.noisy,
+            gflops=None if flops is None else flops / 1e9,
+            peak_gflops=self.opened.peak_flops / 1e9,
+            peak_share=None if flops is None else flops / self.opened.peak_flops,
+            cpu_seconds_per_1000_frames=1e3 * statistics.median([turn.cpu for turn in self.turns]),
+            movie_frames_per_second=1 / statistics.median(self.movie) if self.movie else None,
+            hours_per_million_frames=hours,
+            cost_per_million_frames=None if price_per_hour is None else hours * price_per_hour,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> FormTimes:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: keys that are missing or unknown.
+        """
+        try:
+            opened = Opened(**{**data["opened"], "info": RuntimeInfo(**data["opened"]["info"])})
+            turns = tuple(
+                Turn(latency=tuple(turn["latency"]), throughput=tuple(turn["throughput"]), cpu=turn["cpu"])
+                for turn in data["turns"]
+            )
+            return cls(form=data["form"], opened=opened, turns=turns, movie=tuple(data["movie"]))
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"no record of times: {error}") from error
+
+
+def speed_ranks(times: Sequence[FormTimes]) -> list[int | None]:
+    """Rank of each by median latency, 1 is fastest; None for the noisy ones."""
+    order = sorted((one.median, position) for position, one in enumerate(times) if not one.noisy)
+    ranks: list[int | None] = [None] * len(times)
+    for rank, (_, position) in enumerate(order, start=1):
+        ranks[position] = rank
+    return ranks
