@@ -17,6 +17,7 @@ from harness.runtimes import OnnxMaps, OnnxRuntime, TorchMaps, TorchRuntime
 from zoo import ImageNetwork, MapNetwork, inference_form
 
 OPSET = 18
+RUNNER = "localize.py"
 SIZES = ((24, 40), (33, 57), (64, 64))  # camera pixels; odd and oblong on purpose
 
 
@@ -97,6 +98,8 @@ class _WithScores(nn.Module):
 def export_model(network: Network, folder: Path, card: dict[str, Any]) -> dict[str, Any]:
     """Write `model.onnx` and `card.json` for a network, and prove that both programs agree.
 
+    Beside them lies `localize.py`, which runs them on a movie with numpy, onnxruntime and tifffile alone.
+
     Compared on noise frames of `SIZES` and batches of 1 and 5. The largest deviation, as a share of the largest output,
     goes into the card as `onnx_deviation`.
 
@@ -125,6 +128,8 @@ def export_model(network: Network, folder: Path, card: dict[str, Any]) -> dict[s
             "onnxruntime."
         )
     full = {**kept, "onnx_deviation": deviation, "opset": OPSET}
+    with atomic_path(folder / RUNNER) as temporary:
+        temporary.write_text(Path(__file__).with_name("standalone.py").read_text(encoding="utf-8"), encoding="utf-8")
     with atomic_path(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
     return full

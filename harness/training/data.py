@@ -8,6 +8,7 @@ and the emitters of the frames that get maps.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from simulators.windows import draw_movies
 from zoo import EmitterMaps, EmitterTargets, ImageNetwork, MapNetwork, SRImage
 
 from .config import TrainConfig
+from .teaching import Batches
 
 Pair = tuple[Tensor, Tensor | EmitterTargets]
 
@@ -204,13 +206,13 @@ class PairedFrames:
 Source = SimulatedFrames | SimulatedMovies | MovieFrames | PairedFrames
 
 
-class Endless(torch.utils.data.IterableDataset[Pair]):
+class Endless(torch.utils.data.IterableDataset[tuple[Tensor, Any]]):
     """Batches `first, first + 1, ...` of a source, as Lightning wants them."""
 
-    def __init__(self, source: Source, first: int = 0) -> None:
+    def __init__(self, source: Batches, first: int = 0) -> None:
         self.source, self.first = source, first
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         number = self.first
         while True:
             yield self.source.batch(number)

@@ -24,7 +24,8 @@ from losses import create_loss
 from zoo import EmitterMaps, SRImage
 
 from .config import TrainConfig, list_training_recipes, load_training_recipe, make_config, read_config
-from .data import Endless, Source, open_sources
+from .data import Endless, open_sources
+from .teaching import Batches, Teaching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
+    teaching: Teaching | None = None,
 ) -> TrainResult:
     """Train a model and leave a folder that every other command reads.
 
@@ -58,6 +60,8 @@ def train(
         resume: go on from `last.ckpt`, for another sitting.
         device: auto, cpu, cuda.
         progress: show a bar.
+        teaching: other batches and an objective beside the loss, e.g. from a teacher; not kept in the configuration, so
+            give it again with `resume`.
 
     Raises:
         ValueError: the configuration does not fit the model or the data, or the folder holds a run already.
@@ -78,7 +82,9 @@ def train(
 
     for attempt in range(1 + config.restarts):
         try:
-            return _train(config, output, resume=resume, where=where, progress=progress, attempt=attempt)
+            return _train(
+                config, output, resume=resume, where=where, progress=progress, attempt=attempt, teaching=teaching
+            )
         except Diverged as error:
             if attempt == config.restarts or checkpoint.exists():
                 raise
@@ -87,7 +93,14 @@ def train(
 
 
 def _train(
-    config: TrainConfig, output: Path, *, resume: bool, where: torch.device, progress: bool, attempt: int
+    config: TrainConfig,
+    output: Path,
+    *,
+    resume: bool,
+    where: torch.device,
+    progress: bool,
+    attempt: int,
+    teaching: Teaching | None,
 ) -> TrainResult:
     """One attempt: first weights from the seed and the attempt's number."""
     from lightning.pytorch import Trainer
@@ -109,12 +122,14 @@ def _train(
     loss = create_loss(loss_name, **loss_options)
     if config.size % network.size_multiple:
         raise ValueError(f"size is {config.size}; {config.model} needs multiples of {network.size_multiple} pixels")
-    source, validation = open_sources(config, network, where)
+    plain, validation = open_sources(config, network, where)
+    source: Batches = plain if teaching is None else teaching.source(plain, network, config, where)
     if not resume and (begun is None or "normalisation.mean" not in begun.copied):
         network.normalisation.set_statistics(*frame_statistics(source))
     place(network, where)
+    objective = None if teaching is None else teaching.objective(network, loss, source, config, where)
 
-    task = Task(network, loss, config, minutes=config.minutes)
+    task = Task(network, loss, config, minutes=config.minutes, objective=objective)
     validate = Validate(validation, output, config.validate_every)
     precision = pick_precision(config.precision, where)
     first = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"] if resume else 0
@@ -149,6 +164,8 @@ def _train(
         keeper.save(trainer)
     scores = {key: value for key, value in validate.scores.items() if key != "threshold"}
     run = {"loss": loss_name, "precision": precision, "stopped": stop.made}
+    if teaching is not None:
+        run["teaching"] = teaching.finish()
     if begun is not None:
         run["init"] = {"source": config.init, "report": str(begun)}
     _write_model(output, network, validate, scores, task, run)
@@ -228,7 +245,7 @@ def change_output(output: SRImage, changes: dict[str, Any]) -> SRImage:
     return replace(output, **changes)
 
 
-def frame_statistics(source: Source, batches: int = 4) -> tuple[float, float]:
+def frame_statistics(source: Batches, batches: int = 4) -> tuple[float, float]:
     """Mean and standard deviation of the photons per pixel of a source's first batches."""
     frames = torch.cat([source.batch(number)[0].flatten().double().cpu() for number in range(batches)])
     return frames.mean().item(), max(frames.std().item(), 1e-6)

@@ -38,10 +38,17 @@ class Task(lightning.LightningModule):
     """
 
     def __init__(
-        self, network: ImageNetwork | MapNetwork, loss: Loss, config: TrainConfig, *, minutes: float | None
+        self,
+        network: ImageNetwork | MapNetwork,
+        loss: Loss,
+        config: TrainConfig,
+        *,
+        minutes: float | None,
+        objective: torch.nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network, self.loss, self.config, self.minutes = network, loss, config, minutes
+        self.objective = objective
         self.averaged: AveragedModel | None = None
         if config.average:
             self.averaged = AveragedModel(network, multi_avg_fn=_running_mean(config.average), use_buffers=True)
@@ -68,8 +75,13 @@ class Task(lightning.LightningModule):
 
     def training_step(self, batch: Pair, index: int) -> Tensor:
         frames, target = batch
-        self.frames_seen += target.count if isinstance(target, EmitterTargets) else len(frames)
-        loss = self.loss(self.network(frames.contiguous(memory_format=torch.channels_last)).float(), target)
+        self.frames_seen += _counted(frames, target)
+        if self.objective is None:
+            loss = self.loss(self.network(frames.contiguous(memory_format=torch.channels_last)).float(), target)
+        else:
+            loss = self.objective(self.network, frames, target)
+            parts: Any = self.objective.last
+            self.log_dict({f"objective_{name}": value for name, value in parts.items()})
         if not torch.isfinite(loss):
             raise Diverged(
                 f"the loss is {loss.item()} at step {self.global_step}; lower the learning rate (now "
@@ -98,7 +110,7 @@ class Task(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimiser = torch.optim.AdamW(
-            self.network.parameters(),
+            [*self.network.parameters(), *(self.objective.parameters() if self.objective else ())],
             lr=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
             eps=1e-12,  # heatmaps of unit sum have gradients below the usual 1e-8
@@ -198,6 +210,13 @@ class ShowProgress(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self.bar.stop()
+
+
+def _counted(frames: Tensor, target: Tensor | EmitterTargets | None) -> int:
+    """Frames that a batch trains; without a target, all that it holds."""
+    if isinstance(target, EmitterTargets):
+        return target.count
+    return frames.shape[0] * frames.shape[1] if target is None else len(target)
 
 
 def _running_mean(memory: float) -> Any:

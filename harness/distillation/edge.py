@@ -1,0 +1,155 @@
+"""What a model costs on a small machine, and which one fits given limits."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from harness.export import RUNNER
+from harness.models import open_model
+from harness.timing import time_models
+
+FRAMES = 40
+
+
+def cost(folder: Path, file: str, movie: Path, *, scratch: Path, frames: int = FRAMES) -> dict[str, float]:
+    """Processor time and memory of localizing a movie in a process of its own: the runner of the export folder, one
+    thread.
+
+    The time of starting and loading is measured on one frame and taken off.
+
+    Args:
+        folder: written by export. file: which file of it.
+        movie: at least `frames` frames; the first ones are used.
+        scratch: folder for what is written meanwhile.
+
+    Returns:
+        "cpu_s_per_1000" frames and "peak_mb" of the whole process.
+    """
+    counts = tifffile.imread(movie)[:frames]
+    if len(counts) < 2:
+        raise ValueError(f"{movie} has {len(counts)} frames; at least 2 are needed to measure a rate")
+    used = []
+    for number in (1, len(counts)):
+        part = scratch / f"edge-{number}.tif"
+        tifffile.imwrite(part, counts[:number])
+        command = [sys.executable, str(folder / RUNNER), str(part), "-o", str(scratch / "edge.csv"), "--file", file]
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        ) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise ValueError(f"{folder / RUNNER} failed on {file} with status {process.returncode}")
+        used.append((usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024))
+    seconds = max(used[1][0] - used[0][0], 0.0) / (len(counts) - 1)
+    return {"cpu_s_per_1000": 1000 * seconds, "peak_mb": used[1][1]}
+
+
+def edge_rows(
+    models: Mapping[str, tuple[Path, str]], movie: Path, *, scratch: Path, seconds: float = 3.0, size: int = 64
+) -> dict[str, dict[str, float]]:
+    """One-thread latency (all models interleaved in one run), throughput, memory, file size, processor time.
+
+    Args:
+        models: name -> (export folder, file in it).
+        movie: for `cost`.
+    """
+    opened = {name: open_model(folder / file, device="cpu", threads=1) for name, (folder, file) in models.items()}
+    times = time_models(opened, size=size, seconds=seconds)
+    batches = time_models(opened, batch=8, size=size, seconds=seconds)
+    rows = {}
+    for name, (folder, file) in models.items():
+        rows[name] = {
+            "ms": 1e3 * times[name].median,
+            "ms_best": 1e3 * times[name].best,
+            "ms_worst": 1e3 * times[name].worst,
+            "frames_per_second": 1 / min(batches[name].median, times[name].median),
+            "mb": (folder / file).stat().st_size / 1e6,
+            **cost(folder, file, movie, scratch=scratch),
+        }
+    return rows
+
+
+def pareto(rows: Mapping[str, Mapping[str, Any]], *, cost: str = "ms", score: str = "efficiency") -> list[str]:
+    """Names that no other one beats: nothing cheaper is as good. Cheapest first.
+
+    Args:
+        rows: name -> figures. cost: smaller is better. score: larger is better.
+    """
+    front: list[str] = []
+    best = -math.inf
+    for name in sorted(rows, key=lambda name: (rows[name][cost], -rows[name][score])):
+        if rows[name][score] > best:
+            front.append(name)
+            best = rows[name][score]
+    return front
+
+
+def pick(
+    rows: Mapping[str, Mapping[str, Any]],
+    *,
+    max_mb: float = math.inf,
+    max_ms: float = math.inf,
+    max_peak_mb: float = math.inf,
+    score: str = "efficiency",
+) -> str:
+    """The best model within limits.
+
+    Raises:
+        ValueError: none is within them; says which comes nearest.
+    """
+    limits = {"mb": max_mb, "ms": max_ms, "peak_mb": max_peak_mb}
+    limits = {key: value for key, value in limits.items() if value < math.inf}
+    fitting = [name for name, row in rows.items() if all(row[key] <= value for key, value in limits.items())]
+    if not fitting:
+        nearest = min(rows, key=lambda name: max(rows[name][key] / value for key, value in limits.items()))
+        have = ", ".join(f"{key} {rows[nearest][key]:.3g} (limit {value:.3g})" for key, value in limits.items())
+        raise ValueError(f"no model is within the limits; nearest is {nearest}: {have}")
+    return max(fitting, key=lambda name: rows[name][score])
+
+
+def plot_pareto(rows: Mapping[str, Mapping[str, Any]], path: Path, *, title: str, limits: Sequence[float] = ()) -> Path:
+    """Efficiency over milliseconds, with intervals and the line of those that none beats."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from harness.io.atomic import atomic_path
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    names = list(rows)
+    for number, name in enumerate(names):
+        row = rows[name]
+        low, high = row.get("efficiency_low"), row.get("efficiency_high")
+        bars = None if low is None or high is None else [[row["efficiency"] - low], [high - row["efficiency"]]]
+        axes.errorbar(row["ms"], row["efficiency"], yerr=bars, fmt="o", capsize=3, color=f"C{number % 10}", label=name)
+    front = pareto(rows)
+    axes.plot([rows[n]["ms"] for n in front], [rows[n]["efficiency"] for n in front], color="0.7", zorder=0)
+    for limit in limits:
+        axes.axvline(limit, color="0.8", linestyle="--")
+    axes.set_xscale("log")
+    axes.set_xlabel("milliseconds for a 64x64 frame, one thread, ONNX Runtime")
+    axes.set_ylabel("efficiency, with 95 % interval")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="best")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    plt.close(figure)
+    return path
+
+
+def frames_for_cost(counts: np.ndarray, path: Path) -> Path:
+    """The first frames of a movie as a file that `cost` reads."""
+    tifffile.imwrite(path, counts[:FRAMES])
+    return path

@@ -1,0 +1,119 @@
+"""The report of a distillation: one Markdown page beside its picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.devices import describe_machine
+from harness.io.atomic import atomic_path
+
+from .plan import DistillPlan
+
+
+def write_report(
+    path: Path,
+    *,
+    plan: DistillPlan,
+    scores: Mapping[str, Mapping[str, Any]],
+    rows: Mapping[str, Mapping[str, Any]],
+    comparisons: Sequence[Mapping[str, Any]],
+    front: Sequence[str],
+    kept: str,
+) -> Path:
+    """Write the page.
+
+    Args:
+        path: report.md; `report.png` lies beside it.
+        plan: what was done.
+        scores: of every model. rows: figures of the forms that were timed.
+        comparisons: distilled against alone, paired. front: names that none beats.
+        kept: which training was exported.
+    """
+    machine = describe_machine()
+    options = ", ".join(f"{key}={value}" for key, value in plan.options.items())
+    lines = [
+        f"# {plan.teacher} teaches {plan.model}{f' ({options})' if options else ''}",
+        "",
+        f"Frames of `{plan.recipe}`; {_teaching(plan)}. Tested on `{plan.test}`, {plan.test_frames} frames of "
+        f"{plan.test_size[1]}x{plan.test_size[0]} pixels, {scores['teacher']['molecules']} molecules; thresholds were "
+        f"found on {plan.validation_movies} validation movies, the same for all. The best distilled training, `{kept}`, was "
+        "exported.",
+        "",
+        "## Scores",
+        "",
+        "| model | efficiency (95 % interval) | Jaccard | RMSE, nm |",
+        "|---|---|--:|--:|",
+    ]
+    for name, one in scores.items():
+        if name == "student":
+            continue
+        interval = one["intervals"]["efficiency"]
+        ends = "" if interval["low"] is None else f" ({interval['low']:.1f} to {interval['high']:.1f})"
+        rmse = "" if one["rmse_lateral_nm"] is None else f"{one['rmse_lateral_nm']:.1f}"
+        lines.append(f"| {name} | {one['efficiency']:.1f}{ends} | {one['jaccard']:.1f} | {rmse} |")
+    if comparisons:
+        lines += [
+            "",
+            "## Taught or alone",
+            "",
+            "The same student with the same budget, differences on the same blocks of frames (paired bootstrap):",
+            "",
+            "| trainings | score | distilled - alone | 95 % interval | told apart |",
+            "|---|---|--:|---|---|",
+        ]
+        for one in comparisons:
+            lines.append(
+                f"| {one['pair']} | {one['score']} | {one['delta']:+.2f} | {one['low']:+.2f} to {one['high']:+.2f} | "
+                f"{one['better'] or 'no'} |"
+            )
+    lines += [
+        "",
+        "## On a small machine",
+        "",
+        "One thread, ONNX Runtime, all forms interleaved; memory and processor time are those of the whole program "
+        "that localizes a movie.",
+        "",
+        "| form | efficiency | ms per 64x64 frame | frames/s | file, MB | peak memory, MB | CPU s per 1000 frames |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in rows.items():
+        lines.append(
+            f"| {name}{' *' if name in front else ''} | {row['efficiency']:.1f} | {row['ms']:.2f} | "
+            f"{row['frames_per_second']:.1f} | {row['mb']:.3f} | {row['peak_mb']:.0f} | {row['cpu_s_per_1000']:.1f} |"
+        )
+    teacher, student = rows["teacher"], rows["student"]
+    share = student["efficiency"] / teacher["efficiency"] if teacher["efficiency"] > 0 else float("nan")
+    lines += [
+        "",
+        "\\* no other form is both faster and better. ![Efficiency over time](report.png)",
+        "",
+        f"The student has {share:.0%} of its teacher's efficiency at {student['ms'] / teacher['ms']:.1%} of its time.",
+        "",
+        f"Machine: {machine['cpu']}, {machine['system']}. Figures: `scores/*.json`, `edge.json`; plan: `distill.yaml`.",
+        "",
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(
+            json.dumps({"rows": rows, "comparisons": list(comparisons), "front": list(front)}, indent=2) + "\n",
+            encoding="utf-8",
+        )
+    return path
+
+
+def _teaching(plan: DistillPlan) -> str:
+    """How it was taught, in words."""
+    words = [f"mode {plan.mode}, truth {plan.alpha:g}", f"confidence by {plan.confidence}"]
+    if plan.hints:
+        pairs = ", ".join(f"{theirs} -> {own}" for theirs, own in plan.hints)
+        words.append(f"hints {pairs}, {plan.hint_steps} steps of them first")
+    if plan.movie:
+        words.append(f"{plan.unlabelled_share:.0%} of the batches from {Path(plan.movie).name}, without a truth")
+    budget = (
+        f"{plan.minutes:g} minutes" if plan.minutes else f"{plan.steps} steps" if plan.steps else "its recipe's budget"
+    )
+    return f"{'; '.join(words)}; each training had {budget}"
