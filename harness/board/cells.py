@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import leaderboard
+from harness import baselines
 from harness.board.entries import Entry
 from harness.board.pictures import frame_shown, map_picture, picture_path
+from harness.board.plan import Plan
 from harness.devices import describe_machine
 from harness.forms import Form
 from harness.io.atomic import atomic_path
@@ -22,6 +25,7 @@ from harness.recording import (
     settings_record,
 )
 from harness.scoring import CHALLENGE_2D
+from harness.thresholding import validation_movies
 from harness.timing_figures import FormTimes
 from harness.timing_forms import time_model
 from harness.timing_process import TimingPlan
@@ -87,6 +91,15 @@ def with_times(record: Result, times: FormTimes, entry: Entry) -> Result:
     info = times.info
     runtime = Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads)
     return replace(record, runtime=runtime, timing=times.section(size=64, macs=entry.record.macs_64))
+
+
+def baseline_cell(name: str, plan: Plan, folder: Path) -> list[Result]:
+    """A baseline on all movies; its records are read from the folder, or made and written."""
+    movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
+    validation = validation_movies(movies=plan.validation) if plan.validation else []
+    records = folder / "records"
+    known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
+    return baselines.rows(movies, validation=validation, folder=folder, known=known, names=(name,))
 
 
 def timed_forms(entry: Entry, plan: TimingPlan, folder: Path, step: Any = lambda text: None) -> dict[str, FormTimes]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from harness.baselines import BASELINES
 from harness.thresholding import MOVIES
 from harness.timing_process import TimingPlan
 from simulators import Recipe, load_recipe
@@ -28,6 +29,7 @@ class Plan:
         largest_batch: of the search for the batch of largest throughput.
         movie_frames: longest movie that is timed from file to table; 0: none.
         agreement_frames: frames that the forms of a model are compared on.
+        baselines: names of `harness.baselines.BASELINES` that are shown beside the models.
     """
 
     recipes: tuple[Recipe, ...]
@@ -38,6 +40,7 @@ class Plan:
     largest_batch: int = 16
     movie_frames: int = 200
     agreement_frames: int = 16
+    baselines: tuple[str, ...] = BASELINES
 
     @staticmethod
     def make(*, quick: bool = False, full: bool = False, datasets: Sequence[str] = ()) -> "Plan":

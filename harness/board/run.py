@@ -10,8 +10,7 @@ import torch
 
 import leaderboard
 import zoo
-from harness import baselines
-from harness.board.cells import score_cell, timed_forms, unscored_record, with_times
+from harness.board.cells import baseline_cell, score_cell, timed_forms, unscored_record, with_times
 from harness.board.entries import Entry, file_name, prepare, train_all
 from harness.board.pictures import frame_shown, frames_of_failures, picture_path, raw_and_truth, write_sheet
 from harness.board.plan import Plan, notes_of
@@ -48,9 +47,9 @@ def run_board(
     """Measure what the plan asks for and write records, tables, plots and the page.
 
     Three kinds of cells, each independent of the others of its kind: a model is prepared (exported, its threshold
-    found), a model is timed, a model is scored on a movie. Preparing and scoring run in `workers` processes or on a
-    cluster, timing always alone, here. A cell whose result is in the folder already is not measured again; one whose
-    process is lost is tried once more.
+    found), a model is timed, a model is scored on a movie, or a baseline on all. Preparing and scoring run in `workers`
+    processes or on a cluster, timing always alone, here. A cell whose result is in the folder already is not measured
+    again; one whose process is lost is tried once more.
 
     Args:
         folder: written: records/, models/, exports/, prepared/, thresholds/, times/, pictures/, results.csv,
@@ -87,14 +86,11 @@ def run_board(
         pictures += raw_and_truth(name, movie, folder / "pictures")
     number = workers if workers is not None else default_workers(device)
     grid = _Grid(folder=folder, plan=plan, device=device, workers=number, cluster=cluster)
-    with _progress(len(sources) * (2 + len(movies))) as step:
+    with _progress(len(sources) * (2 + len(movies)) + len(plan.baselines)) as step:
         grid.step = step
         entries = grid.prepared(sources)
         times = {entry.name: grid.timed(entry) for entry in entries}
         results = grid.scored(entries, times)
-        results += baselines.rows(
-            movies, validation=validation, folder=folder, known=grid.known, say=lambda text: step(text, 0)
-        )
     _add_pictures(pictures, entries, movies, folder / "pictures")
     for name, (_, movie) in movies.items():
         pictures += frames_of_failures(name, movie, results, folder / "pictures")
@@ -197,13 +193,19 @@ class _Grid:
                 jobs.append(Job(name=name, function=score_cell, arguments=arguments))
                 chosen[name] = (entry, own.get(form.name))
         jobs.sort(key=_work, reverse=True)
+        for name in self.plan.baselines:
+            arguments = (name, self.plan, self.folder)
+            jobs.append(Job(name=f"baseline {name}", function=baseline_cell, arguments=arguments))
         for outcome in run_jobs(jobs, **self.how):
-            entry, measured = chosen[outcome.job.name]
             if outcome.error is not None:
                 self._failed(outcome.job.name, outcome.error, 1)
+            elif isinstance(outcome.value, list):
+                results |= {result.id: result for result in outcome.value}
+                self.step(f"{outcome.job.name}: scored", 1)
             elif outcome.value is None:
                 self.step(f"{outcome.job.name}: picture made", 1)
             else:
+                entry, measured = chosen[outcome.job.name]
                 timed = with_times(outcome.value, measured, entry) if measured is not None else outcome.value
                 result = self._keep(timed)
                 results[result.id] = result

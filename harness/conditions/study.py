@@ -237,7 +237,8 @@ def _measured(entry: _Entry, cell: Cell, movie: Movie, dataset: Dataset) -> Resu
         curves=False,
         images=cell.condition == "foreign",
     )
-    return _result(entry, model, dataset, scores_record(figures), detail_record(figures), protocol)
+    detail = detail_record(figures, card=model.card)
+    return _result(entry, model, dataset, scores_record(figures), detail, protocol)
 
 
 def _protocol(movie: Movie, dimensions: int) -> Protocol:

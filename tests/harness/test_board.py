@@ -51,7 +51,7 @@ def models(tmp_path):
 def small_plan(**changes):
     recipes = tuple(load_recipe(name).with_(size=(24, 24), frames=6) for name in ("tubes-2d-hd", "tubes-2d-uhd"))
     settings = {"seconds_per_cell": 0.1, "rounds": 2, "largest_batch": 1, "movie_frames": 0, "agreement_frames": 2}
-    return Plan(recipes=recipes, title="small", **{"validation": 1, **settings, **changes})
+    return Plan(recipes=recipes, title="small", **{"validation": 1, "baselines": (), **settings, **changes})
 
 
 def fake_times(forms, plan, step=None):
