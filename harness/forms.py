@@ -51,8 +51,11 @@ class Form:
 
 
 def kept_source(source: str, folder: Path) -> str:
-    """A source that every form can be opened from: itself, or for a name of the zoo without shipped weights a folder
-    with random ones, since times do not depend on them."""
+    """A source that every form can be opened from: itself; of a folder that holds an exported file and no weights that
+    file; of a name of the zoo without shipped weights a folder with random ones, since times do not depend on them."""
+    exported = Path(source) / "model.onnx"
+    if exported.is_file() and not any(Path(source).glob("*.safetensors")):
+        return str(exported)
     if source not in zoo.list_models() or f"{source}.{zoo.get_spec(source).recipe}" in zoo.list_weights():
         return source
     torch.manual_seed(1)
@@ -83,7 +86,8 @@ def forms_of(
     if path.suffix == ".onnx":
         arithmetic = "int8" if is_quantised(path) else "float32"
         only = Form(name=f"ONNX Runtime {arithmetic}", source=source, runtime="onnx", precision=arithmetic, **common)
-        return [only, *_openvino(source, device, label)] if openvino else [only]
+        forms = [only, *(_int8(path.parent, common) if path.name == "model.onnx" else [])]
+        return forms + _openvino(source, device, label) if openvino else forms
     where = pick_device(device)
     forms = [Form(name="torch float32", source=source, **common)]
     if slow_bfloat16 or fastest_precision(where) == "bfloat16":
@@ -92,14 +96,17 @@ def forms_of(
         network, card = load_network(source)
         export_with_card(network, card, file)
     forms.append(Form(name="ONNX Runtime float32", source=str(file), runtime="onnx", **common))
-    if path.is_dir():
-        forms += [
-            Form(name="ONNX Runtime int8", source=str(small), runtime="onnx", precision="int8", **common)
-            for small in sorted(path.glob("*int8*.onnx"))[:1]
-        ]
+    forms += _int8(path, common) if path.is_dir() else []
     if where.type == "cuda" and "TensorrtExecutionProvider" in _providers():
         forms.append(Form(name="TensorRT float32", source=str(file), runtime="onnx", device="tensorrt", label=label))
     return forms + _openvino(str(file), device, label) if openvino else forms
+
+
+def _int8(folder: Path, common: dict[str, Any]) -> list[Form]:
+    return [
+        Form(name="ONNX Runtime int8", source=str(file), runtime="onnx", precision="int8", **common)
+        for file in sorted(folder.glob("*int8*.onnx"))[:1]
+    ]
 
 
 def _openvino(source: str, device: str, label: str) -> list[Form]:

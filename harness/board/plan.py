@@ -11,7 +11,8 @@ from harness.timing_process import TimingPlan
 from simulators import Recipe, load_recipe
 
 TIMED_SIZE = 64  # camera pixels
-DEFAULT_FRAMES = {"tubes-2d-ld": 400, "tubes-2d-hd": 300, "tubes-2d-uhd": 150}
+QUICK_FRAMES = 8
+DEFAULT_FRAMES = {"tubes-2d-ld": 300, "tubes-2d-hd": 180, "tubes-2d-uhd": 90}
 FULL = ("tubes-2d-hd", "tubes-2d-hd-dim", "tubes-2d-ld", "tubes-2d-uhd")
 
 
@@ -60,7 +61,7 @@ class Plan:
         names = tuple(datasets) or tuple(DEFAULT_FRAMES)
         recipes = tuple(load_recipe(name) for name in names)
         recipes = tuple(
-            recipe.with_(size=(40, 40), frames=16 if quick else DEFAULT_FRAMES.get(recipe.name, 200))
+            recipe.with_(size=(40, 40), frames=QUICK_FRAMES if quick else DEFAULT_FRAMES.get(recipe.name, 200))
             for recipe in recipes
         )
         if quick:
@@ -74,7 +75,13 @@ class Plan:
                 movie_frames=0,
                 agreement_frames=4,
             )
-        return Plan(recipes=recipes, seconds_per_cell=3.0, title="SMLM Zoo leaderboard")
+        return Plan(
+            recipes=recipes,
+            seconds_per_cell=2.0,
+            title="SMLM Zoo leaderboard",
+            movie_frames=100,
+            agreement_frames=8,
+        )
 
     def timing(self, threads: int | None = None) -> TimingPlan:
         """How forms are timed: with as many threads as PyTorch takes, whatever the number of workers."""

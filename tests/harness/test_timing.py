@@ -1,7 +1,9 @@
 """Times: the statistics against numbers by hand, multiply-accumulates against arithmetic written out, own processes."""
 
+import importlib.util
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 import harness.timing_process as process
 import zoo
+from harness.forms import forms_of, kept_source
 from harness.models import open_model
 from harness.runtimes import OnnxMaps, OnnxRuntime, OpenVinoRuntime, is_quantised
 from harness.runtimes.base import RuntimeInfo
@@ -249,6 +252,25 @@ def test_openvino_gives_what_onnx_runtime_gives(tmp_path):
     (tmp_path / "card.json").write_text('{"model": "m", "output": {"upsampling": 8}, "threshold": 0.2}')
     opened = open_model(file, runtime="openvino")
     assert (opened.info.name, opened.upsampling) == ("openvino", 8)
+
+
+def test_forms_of_exported_folders_and_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # as if OpenVINO were not there
+    for name in ("model.onnx", "model.int8.onnx"):
+        (tmp_path / name).write_bytes(b"QuantizeLinear" if "int8" in name else b"")
+    kept = kept_source(str(tmp_path), tmp_path)
+    assert kept == str(tmp_path / "model.onnx")
+    forms = forms_of(kept, Path(kept), device="cpu")
+    assert [(form.name, Path(form.source).name) for form in forms] == [
+        ("ONNX Runtime float32", "model.onnx"),
+        ("ONNX Runtime int8", "model.int8.onnx"),
+    ]
+    (tmp_path / "alone.onnx").write_bytes(b"QuantizeLinear")
+    alone = forms_of(str(tmp_path / "alone.onnx"), tmp_path / "alone.onnx", device="cpu")
+    assert [(form.name, form.precision) for form in alone] == [("ONNX Runtime int8", "int8")]
+    assert kept_source("fid_storm", tmp_path) == "fid_storm"  # its weights are shipped
+    random = kept_source("attention_unet_v1", tmp_path / "new")
+    assert zoo.load_model(random)[1]["model"] == "attention_unet_v1"
 
 
 def test_quantised_files_are_known_by_their_nodes(tmp_path):
