@@ -12,6 +12,7 @@ from torch import nn
 import zoo
 from harness.devices import pick_device, place, synchronise
 from harness.models import create_network
+from harness.ready import ReadyModel
 from harness.timing_process import fixed_batch
 from losses import create_loss
 from zoo import ImageNetwork
@@ -60,6 +61,20 @@ def interleaved(
         rounds = len(next(iter(taken.values())))
         if rounds >= most or (rounds >= least and max(map(sum, taken.values())) >= seconds):
             return {name: Times(seconds=tuple(values)) for name, values in taken.items()}
+
+
+def time_models(
+    models: Mapping[str, ReadyModel], *, batch: int = 1, size: int = 64, seconds: float = 5.0, least: int = 3
+) -> dict[str, Times]:
+    """Time forms of one network that are open in this process on the fixed batch, interleaved; seconds per frame.
+
+    For a quick look; `harness.timing_forms` gives each form its own process. A localization network is timed in the
+    middle of a movie: what its neighbours left behind is there already.
+    """
+    frames = fixed_batch(batch, size)
+    calls = {name: model.repeatable(frames) for name, model in models.items()}
+    times = interleaved({name: call for name, (call, _) in calls.items()}, seconds=seconds, least=least)
+    return {name: Times(seconds=tuple(taken / calls[name][1] for taken in times[name].seconds)) for name in times}
 
 
 def time_training(

@@ -16,6 +16,7 @@ from harness.forms import forms_of, kept_source
 from harness.models import open_model
 from harness.runtimes import OnnxMaps, OnnxRuntime, OpenVinoRuntime, is_quantised
 from harness.runtimes.base import RuntimeInfo
+from harness.timing import time_models
 from harness.timing_figures import FormTimes, percentile, relative_difference, speed_ranks
 from harness.timing_forms import ModelTimes, latency_rows, model_rows, repeat_rows, throughput_rows
 from harness.timing_process import Opened, TimingPlan, Turn, _Timed, matmul_peak, timed, warm_up
@@ -161,6 +162,13 @@ def test_the_best_batch_is_the_one_of_largest_throughput(clock):
     assert none.best_batch == 1
     short = _Timed(SimpleNamespace(open=lambda: _Scaling(clock)), replace(plan, seconds=1.0))
     assert short.best_batch == 1  # there is no time to look further
+
+
+def test_forms_that_are_open_here_are_timed_in_turn(clock):
+    models = {"a": _Scaling(clock), "b": _Scaling(clock)}
+    found = time_models(models, batch=4, size=8, seconds=3.0)
+    assert {name: one.median for name, one in found.items()} == pytest.approx({"a": 0.35, "b": 0.35})  # 1.4 s / 4
+    assert models["a"].batches == models["b"].batches == [4] * 4  # one round untimed, then three
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 3}, {"rounds": 0}, {"threads": 0}, {"seconds": 0.0}])
