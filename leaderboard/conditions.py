@@ -285,7 +285,7 @@ def _real(results: Sequence[Result], colors: dict[str, str]) -> bytes:
             rows = [
                 {"model": label, "baseline": r.model.baseline, **{n: _number(r, n) for n, _ in panels}}
                 for r, label in zip(results, labels, strict=True)
-                if r.dataset.name == dataset
+                if r.dataset.name == dataset and not (r.model.baseline and _number(r, "found_per_frame") == 0)
             ]
             table = pd.DataFrame(rows).sort_values("model", ascending=False)
             for axes, (name, label) in zip(grid[row], panels, strict=True):

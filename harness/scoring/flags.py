@@ -30,7 +30,8 @@ def flags(
 
     - nothing found, or nothing hit;
     - x and y exchanged, an axis mirrored, or the frames off by one: the Jaccard index gains more than 10 points then;
-    - no better than chance: the same localizations, half the movie later, have a Jaccard index within 5 points;
+    - no better than chance: the same localizations, half the movie later, have a Jaccard index within 5 points; or
+      hardly anything right, where theirs is less than a third;
     - a mean error of more than 20 nm and of five times its standard error (e.g. half a pixel, a wobble);
     - predicted sigmas that are too small or too large by more than half, a flagged mean error apart.
 
@@ -100,7 +101,10 @@ def _misread(assessment: Assessment, truth: Emitters, found: Localizations, n_fr
     shifted = found.replace(frame=(found.frame + max(n_frames // 2, 1)) % max(n_frames, 1))
     chance = jaccard_of(shifted) if n_frames > 1 else 0.0
     if not result and 0 < own < chance + CHANCE_POINTS:
-        result.append(f"no better than chance: localizations of other frames reach a Jaccard index of {chance:.1f}")
+        if own < 3 * chance:
+            result.append(f"no better than chance: localizations of other frames reach a Jaccard index of {chance:.1f}")
+        else:
+            result.append(f"hardly anything is right: the Jaccard index is {own:.1f}")
     return result
 
 
