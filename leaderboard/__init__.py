@@ -29,11 +29,16 @@ from .record import (
 
 if TYPE_CHECKING:
     from .board import write_all
+    from .comparison import Paired, compare
     from .page import Picture, build_page
+    from .page.comparison import build_comparison
     from .table import results_frame, summary, to_csv, to_markdown
 
 _LAZY = {
     "write_all": "board",
+    "Paired": "comparison",
+    "compare": "comparison",
+    "build_comparison": "page.comparison",
     "Picture": "page",
     "build_page": "page",
     "results_frame": "table",
@@ -48,6 +53,7 @@ __all__ = [
     "Detail",
     "Environment",
     "Model",
+    "Paired",
     "Picture",
     "RecordError",
     "Result",
@@ -55,7 +61,9 @@ __all__ = [
     "Scores",
     "Settings",
     "Timing",
+    "build_comparison",
     "build_page",
+    "compare",
     "read_results",
     "results_frame",
     "shipped_results",

@@ -23,6 +23,7 @@ COMMANDS = {
     "debias": "make positions fall evenly within the camera pixel",
     "check": "are positions even within the pixel, and predicted errors as large as the true ones",
     "score": "score localizations of any program by the rules of the SMLM Challenge",
+    "compare": "which of two models, tables or sets of records is better, and how sure that is",
     "quality": "what can be said without a truth: resolution of two halves, agreement with the widefield image",
     "threshold": "find the threshold of models on validation movies, alike for all",
     "students": "list small forms of the models that a teacher can train, with their cost",

@@ -1,5 +1,6 @@
 """smlm-zoo score"""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ._shared import OptionalOutput, print_table
-from ._tables import read_emitters, read_image, read_localizations, write_json
+from ._tables import read_emitters, read_image, read_localizations, write_bytes, write_json
 
 if TYPE_CHECKING:
     from harness.scoring import Report
@@ -23,14 +24,21 @@ class Score:
     Example: smlm-zoo score out/localizations.csv --truth gt.csv --field-nm 6400 6400
     Example: smlm-zoo score out --truth gt.csv --field-nm 6400 6400 --three-d --wobble wobble.csv -o score.json
     Example: smlm-zoo score super_resolved.tif --truth gt.csv --field-nm 6400 6400
+
+    With --record the score becomes an entry of the leaderboard. The truth is then best the folder of smlm-zoo simulate,
+    whose recipe says which test it is, so that the entry stands beside the models that read the same movie.
+
+    Example: smlm-zoo simulate tubes-2d-hd --frames 300 --size 40 40 -o movie    # as the leaderboard has it
+    Example: smlm-zoo score theirs.csv --truth movie --name ThunderSTORM --record theirs.json
+    Example: smlm-zoo leaderboard --add theirs.json
     """
 
     found: Annotated[Path, tyro.conf.Positional]
     """Table of localizations, a folder that holds localizations.csv, or a super-resolved image of the field (TIFF)."""
     truth: Path
     """Table of the emitters, or a folder that holds emitters.csv."""
-    field_nm: tuple[float, float]
-    """Width and height of the field, nm."""
+    field_nm: tuple[float, float] | None = None
+    """Width and height of the field, nm; default: that of the recipe."""
     pixel_size_nm: float | None = None
     """For tables whose positions are in pixels."""
     tolerance_nm: float = 250.0
@@ -50,7 +58,7 @@ class Score:
     wobble: Path | None = None
     """Table of dx, dy, z in nm that is added to the truth, e.g. from smlm-zoo wobble."""
     frames: int | None = None
-    """Frames of the movie; default: up to the last one in either table."""
+    """Frames of the movie; default: those of the recipe, or up to the last one in either table."""
     resamples: int = 1000
     """Resampled movies for the intervals; 0: none."""
     seed: int = 0
@@ -61,18 +69,42 @@ class Score:
     """Also image scores: both tables rendered with a FWHM of 20 nm on 10 nm pixels."""
     output: OptionalOutput = None
     """JSON file to write the scores to."""
+    record: Path | None = None
+    """JSON file to write a record of the leaderboard to; needs --name."""
+    name: str = ""
+    """What the leaderboard calls the entry."""
+    dataset: str | None = None
+    """Recipe of the test movie, a name or a YAML file; default: recipe.yaml beside the truth, where there is one."""
 
     def run(self) -> int:
         from dataclasses import replace
 
-        from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, report
+        from harness import foreign
+        from harness.scoring import CHALLENGE_2D, CHALLENGE_3D
         from harness.scoring.image_quality import score_image, score_rendered
         from harness.scoring.wobble import read_wobble
 
+        if self.record is not None and not self.name.strip():
+            raise ValueError("a record needs the name of its entry; give --name, e.g. --name ThunderSTORM")
+        recipe = foreign.recipe_of(self.truth, self.dataset)
+        field = self.field_nm or (foreign.field_of(recipe) if recipe is not None else None)
+        if field is None:
+            raise ValueError(f"no recipe.yaml beside {self.truth} says its field; give --field-nm WIDTH HEIGHT")
+        if recipe is not None and self.record is not None:
+            foreign.check_field(recipe, field)
+        frames = self.frames if self.frames is not None or recipe is None else recipe.frames
         truth = read_emitters(self.truth, pixel_size_nm=self.pixel_size_nm)
+        about = {"name": self.truth.stem, "n_frames": frames, "truth": truth, "dimensions": 3 if self.three_d else 2}
         if self.found.suffix.lower() in (".tif", ".tiff"):
-            figures = score_image(read_image(self.found), truth=truth, field_nm=self.field_nm)
+            image = read_image(self.found)
+            figures = score_image(image, truth=truth, field_nm=field)
             self._show([{"score": key, "value": _shown(value)} for key, value in figures.items()], figures)
+            if self.record is not None:
+                test = foreign.dataset_of(recipe, **about)
+                own = foreign.image_record(
+                    image, name=self.name, dataset=test, truth=truth, field_nm=field, command=self._command()
+                )
+                self._keep(own.to_json())
             return 0
         protocol = replace(
             CHALLENGE_3D if self.three_d else CHALLENGE_2D,
@@ -84,26 +116,62 @@ class Score:
             rule=self.rule,
         )
         found = read_localizations(self.found, pixel_size_nm=self.pixel_size_nm)
-        result = report(
+        wobble = None if self.wobble is None else read_wobble(self.wobble)
+        if self.record is not None and not self.resamples:
+            raise ValueError("a record holds intervals; leave --resamples at 1000")
+        result = foreign.score_table(
+            found,
             truth=truth,
-            found=found,
-            field_nm=self.field_nm,
+            field_nm=field,
             protocol=protocol,
-            wobble=None if self.wobble is None else read_wobble(self.wobble),
-            n_frames=self.frames,
+            wobble=wobble,
+            n_frames=frames,
+            recipe=recipe if self.record is not None else None,
             seed=self.seed,
             resamples=self.resamples,
-            curves=self.curves,
+            curves=self.curves or self.record is not None,
         )
         rows, figures = _rows(result), result.to_dict()
         if self.images:
-            pictures = score_rendered(truth=truth, found=found, field_nm=self.field_nm, n_frames=self.frames)
+            pictures = score_rendered(truth=truth, found=found, field_nm=field, n_frames=frames)
             figures["images"] = pictures
             rows += [{"score": f"image: {k}", "value": _shown(v), "95 % interval": ""} for k, v in pictures.items()]
         self._show(rows, figures)
         for flag in result.flags:
             print(f"suspicious: {flag}")
+        if self.record is not None:
+            own = foreign.table_record(
+                result,
+                name=self.name,
+                dataset=foreign.dataset_of(recipe, **about),
+                found=found,
+                truth=truth,
+                field_nm=field,
+                n_frames=frames,
+                wobble=wobble,
+                command=self._command(),
+            )
+            self._keep(own.to_json())
         return 0
+
+    def _command(self) -> str:
+        """What repeats the record."""
+        words = ["smlm-zoo", "score", str(self.found), "--truth", str(self.truth), "--name", self.name]
+        for option in ("field_nm", "dataset", "frames", "pixel_size_nm", "wobble"):
+            value = getattr(self, option)
+            if value is not None:
+                values = value if isinstance(value, tuple) else (value,)
+                words += [f"--{option.replace('_', '-')}", *map(str, values)]
+        plain = {"tolerance_nm": 250.0, "border_nm": 450.0, "quantile": 0.25, "rule": "greedy"}
+        for option, usual in plain.items():
+            if getattr(self, option) != usual:
+                words += [f"--{option.replace('_', '-')}", str(getattr(self, option))]
+        return shlex.join([*words, *(["--three-d"] if self.three_d else []), "--record", str(self.record)])
+
+    def _keep(self, text: str) -> None:
+        if self.record is not None:
+            write_bytes(text.encode(), self.record)
+            print(f"{self.record}: show it with smlm-zoo leaderboard --add {self.record}")
 
     def _show(self, rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
         print_table(rows)

@@ -67,11 +67,11 @@
     const first = all("tbody tr", one("table.sortable"));
     one("#filter-status").textContent = `${first.filter((row) => !row.hidden).length} of ${first.length} models`;
   };
-  filter.addEventListener("input", apply);
-  filter.addEventListener("keydown", (event) => {
+  filter?.addEventListener("input", apply);
+  filter?.addEventListener("keydown", (event) => {
     if (event.key === "Escape") { filter.value = ""; apply(); }
   });
-  if (filter.value) apply();
+  if (filter?.value) apply();
 
   for (const button of all("[data-copy]")) {
     button.addEventListener("click", async () => {

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from ..labels import is_scored
 from ..ranking import Board
 from .cells import (
     DASH,
@@ -26,10 +27,9 @@ from .cells import (
 from .costs import models_table, seeds_table, speed_table
 from .rows import make_row
 
-
 _SHORT_MOVIES = (
-    " Where records lack their blocks, or a movie is shorter than two of them, ranks follow the bare scores: read them as "
-    "a first look only."
+    " Where records lack their blocks, or a movie is shorter than two of them, ranks follow the bare scores: read them "
+    "as a first look only."
 )
 
 
@@ -265,7 +265,7 @@ def _images(board: Board, condition: str, anchors: dict[str, str]) -> Table:
         found = [result.detail.images.get(name) for name, *_ in _IMAGE_COLUMNS]
         numbers = [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in found]
         row = make_row(board, anchors, entry, [three(v) for v in numbers], condition)
-        if result.scores is None:
+        if not is_scored(result):
             row.marks.append(Mark(text="image only", help="an image without localizations: in no ranking"))
         table.rows.append(row)
     return table.without_empty_columns()
