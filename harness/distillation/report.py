@@ -38,9 +38,9 @@ def write_report(
         f"# {plan.teacher} teaches {plan.model}{f' ({options})' if options else ''}",
         "",
         f"Frames of `{plan.recipe}`; {_teaching(plan)}. Tested on `{plan.test}`, {plan.test_frames} frames of "
-        f"{plan.test_size[1]}x{plan.test_size[0]} pixels, {scores['teacher']['molecules']} molecules; thresholds were "
-        f"found on {plan.validation_movies} validation movies, the same for all. The best distilled training, `{kept}`, was "
-        "exported.",
+        f"{plan.test_size[1]}x{plan.test_size[0]} pixels, {scores['teacher']['molecules']} molecules. Thresholds were "
+        f"found on {plan.validation_movies} validation movies, the same for all. The best distilled training was "
+        f"exported: `{kept}`.",
         "",
         "## Scores",
         "",
