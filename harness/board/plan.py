@@ -11,8 +11,8 @@ from harness.timing_process import TimingPlan
 from simulators import Recipe, load_recipe
 
 TIMED_SIZE = 64  # camera pixels
-QUICK_FRAMES = 8
-DEFAULT_FRAMES = {"tubes-2d-ld": 300, "tubes-2d-hd": 180, "tubes-2d-uhd": 90}
+QUICK_FRAMES = 16
+DEFAULT_FRAMES = {"tubes-2d-ld": 400, "tubes-2d-hd": 300, "tubes-2d-uhd": 150}
 FULL = ("tubes-2d-hd", "tubes-2d-hd-dim", "tubes-2d-ld", "tubes-2d-uhd")
 
 
@@ -80,7 +80,6 @@ class Plan:
             seconds_per_cell=2.0,
             title="SMLM Zoo leaderboard",
             movie_frames=100,
-            agreement_frames=8,
         )
 
     def timing(self, threads: int | None = None) -> TimingPlan:
