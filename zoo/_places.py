@@ -150,7 +150,7 @@ def _shown(answer: IO[bytes], size: int, title: str | None) -> Iterator[IO[bytes
     from rich.progress import wrap_file
 
     with wrap_file(answer, size, description=title, console=Console(stderr=True)) as stream:  # type: ignore[arg-type]
-        yield stream  # type: ignore[misc]
+        yield stream
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -194,8 +194,7 @@ class _Grid:
                 chosen[name] = (entry, own.get(form.name))
         jobs.sort(key=_work, reverse=True)
         for name in self.plan.baselines:
-            arguments = (name, self.plan, self.folder)
-            jobs.append(Job(name=f"baseline {name}", function=baseline_cell, arguments=arguments))
+            jobs.append(Job(name=f"baseline {name}", function=baseline_cell, arguments=(name, self.plan, self.folder)))
         for outcome in run_jobs(jobs, **self.how):
             if outcome.error is not None:
                 self._failed(outcome.job.name, outcome.error, 1)

@@ -195,7 +195,7 @@ def _begin_from(network: Network, source: str, *, again: bool) -> zoo.Adopted:
         known: tuple[str, ...] = ("photons_scale", "background_scale", "z_scale_nm")
     else:
         known = ("target_scale", "kind", "heatmap_sigma")
-    network.output = replace(network.output, **{key: settings[key] for key in known if key in settings})  # type: ignore[arg-type, assignment]
+    network.output = replace(network.output, **{key: settings[key] for key in known if key in settings})
     return adopted
 
 
