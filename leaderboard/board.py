@@ -71,10 +71,10 @@ def markdown_page(board: Board, *, title: str = TITLE, notes: str = "") -> str:
         "comparison of blocks cannot tell apart share a rank. A model without a result on every dataset has no mean. "
         "Times are medians in milliseconds per 64x64 frame, network only; noisy ones are in no speed ranking."
     )
-    for group in board.groups or [None]:
-        if len(board.groups) > 1 and group is not None:
-            parts.append(f"## {escape_markdown(group.label)}")
-        table = summary(board.part(group) if group is not None else board)
+    for part in [board.part(group) for group in board.groups] or [board]:
+        if len(board.groups) > 1:
+            parts.append(f"## {escape_markdown(part.groups[0].label)}")
+        table = summary(part)
         parts.append(to_markdown(table.drop(columns="macs_64", errors="ignore")))
     for condition in (*board.conditions, *board.image_conditions):
         parts.append(f"## {escape_markdown(condition)}")

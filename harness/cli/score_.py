@@ -94,13 +94,13 @@ class Score:
             foreign.check_field(recipe, field)
         frames = self.frames if self.frames is not None or recipe is None else recipe.frames
         truth = read_emitters(self.truth, pixel_size_nm=self.pixel_size_nm)
-        about = {"name": self.truth.stem, "n_frames": frames, "truth": truth, "dimensions": 3 if self.three_d else 2}
+        dimensions = 3 if self.three_d else 2
+        test = foreign.dataset_of(recipe, name=self.truth.stem, n_frames=frames, truth=truth, dimensions=dimensions)
         if self.found.suffix.lower() in (".tif", ".tiff"):
             image = read_image(self.found)
             figures = score_image(image, truth=truth, field_nm=field)
             self._show([{"score": key, "value": _shown(value)} for key, value in figures.items()], figures)
             if self.record is not None:
-                test = foreign.dataset_of(recipe, **about)
                 own = foreign.image_record(
                     image, name=self.name, dataset=test, truth=truth, field_nm=field, command=self._command()
                 )
@@ -143,7 +143,7 @@ class Score:
             own = foreign.table_record(
                 result,
                 name=self.name,
-                dataset=foreign.dataset_of(recipe, **about),
+                dataset=test,
                 found=found,
                 truth=truth,
                 field_nm=field,

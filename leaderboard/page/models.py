@@ -221,7 +221,7 @@ def _reliability(board: Board, entry: str) -> list[dict[str, Any]]:
     out = []
     for condition, result in _own(board, entry):
         given = result.detail.calibration if result.detail is not None else {}
-        axes = []
+        axes: list[dict[str, Any]] = []
         for axis in ("x", "y", "z"):
             one = given.get(axis)
             bins = one.get("bins") if isinstance(one, dict) else None
