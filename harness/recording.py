@@ -143,6 +143,7 @@ def model_record(model: ReadyModel, **more: Any) -> Model:
         "grid_floor_nm": grid_floor(model),
         "context_frames": context_frames(model),
         "trained_on": str(config.get("recipe") or ""),
+        "training_seed": config.get("seed"),
     }
     return Model(**{**known, **more})
 

@@ -193,8 +193,10 @@ class _Grid:
                 jobs.append(Job(name=name, function=score_cell, arguments=arguments))
                 chosen[name] = (entry, own.get(form.name))
         jobs.sort(key=_work, reverse=True)
-        for name in self.plan.baselines:
-            jobs.append(Job(name=f"baseline {name}", function=baseline_cell, arguments=(name, self.plan, self.folder)))
+        jobs += [
+            Job(name=f"baseline {name}", function=baseline_cell, arguments=(name, self.plan, self.folder))
+            for name in self.plan.baselines
+        ]
         for outcome in run_jobs(jobs, **self.how):
             if outcome.error is not None:
                 self._failed(outcome.job.name, outcome.error, 1)
