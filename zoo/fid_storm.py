@@ -79,7 +79,7 @@ class FIDStorm(nn.Module):
                 nn.init.normal_(layer.weight, std=math.sqrt(2 / fan))
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
-        nn.init.normal_(self.up2.conv.weight, std=0.001)  # the repository's choice: starts near zero
+        nn.init.normal_(self.up2.conv.get_parameter("weight"), std=0.001)  # the repository's choice: starts near zero
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)

@@ -28,6 +28,7 @@ COMMANDS = {
     "threshold": "find the threshold of models on validation movies, alike for all",
     "students": "list small forms of the models that a teacher can train, with their cost",
     "distill": "train a small student by a large teacher; compare, export, quantise, report",
+    "prune": "take whole channels out of a model",
     "quantize": "write int8 and half-precision files of a model, scored and timed",
     "wobble": "measure on beads how far spots lie beside their emitters, over z",
     "calibrate": "make a PSF from a z-stack of beads",

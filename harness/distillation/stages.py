@@ -83,8 +83,8 @@ def score_model(
     return {"threshold": threshold, "molecules": one["tp"] + one["fn"], **{name: one[name] for name in kept}}
 
 
-def export_student(folder: Path, output: Path, *, threshold: float) -> Path:
-    """`model.onnx`, card and runner, with the threshold found; unless it was done."""
+def export_student(folder: Path, output: Path, *, threshold: float | None) -> Path:
+    """`model.onnx`, card and runner, with a threshold; unless it was done."""
     if (output / "card.json").is_file():
         return output
     network, card = load_network(folder)

@@ -143,7 +143,7 @@ class Lessons:
         """The objective, after one pass of the teacher over labelled frames."""
         teacher = Teacher(place(self.network, device))
         built = Distillation(network, teacher, loss, settings=self.settings, size=config.size).to(device)
-        record = built.survey(source.batch(LABELLED_AT + number) for number in range(SURVEY_BATCHES))  # type: ignore[misc]
+        record = built.survey(source.batch(LABELLED_AT + number) for number in range(SURVEY_BATCHES))
         logging.getLogger(__name__).info("teacher %s: %s", self.name, record)
         self.built = built
         return built

@@ -59,7 +59,7 @@ def int8_file(
     kept = {convolutions[0], convolutions[-1]} if keep_ends and len(convolutions) > 2 else set()
     name = model.graph.input[0].name
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = iter(frames)
 

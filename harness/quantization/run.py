@@ -90,7 +90,7 @@ def quantize(
     times = time_models(
         {form: open_model(path, device="cpu", threads=1) for form, path in files.items()}, size=size, seconds=seconds
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
     for form, path in files.items():
         row: dict[str, Any] = {
             "form": form,

@@ -1,0 +1,44 @@
+"""smlm-zoo prune"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ._shared import OptionalOutput
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Take whole channels out of a model: those whose weights are smallest. Train it a little afterwards.
+
+    Example, the unpruned model as the teacher of the pruned one:
+
+        smlm-zoo prune fid_storm 32 -o pruned
+        smlm-zoo distill fid_storm fid_storm --training init=pruned --minutes 5 -o run
+    """
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A shipped model, or a folder written by train or import: fid_storm, srcnn or deep_storm."""
+    width: Annotated[int, tyro.conf.Positional]
+    """Channels that are left in the first layer; the others shrink in proportion."""
+    output: OptionalOutput = None
+    """Folder; default: smlm-zoo-prune-MODEL."""
+
+    def run(self) -> int:
+        import zoo
+        from distill.pruning import prune_channels
+        from harness.models import load_network
+
+        network, card = load_network(self.model)
+        if not isinstance(network, zoo.ImageNetwork):
+            raise ValueError(f"{self.model} is a localization network; channels of image networks can be pruned")
+        pruned = prune_channels(network, self.width)
+        folder = self.output or Path(f"smlm-zoo-prune-{Path(self.model).name}")
+        kept = {key: card[key] for key in ("threshold", "training", "valid_range") if key in card}
+        zoo.save_weights(pruned, folder, {**kept, "pruned_from": str(self.model)})
+        before, after = zoo.count_parameters(network), zoo.count_parameters(pruned)
+        work = zoo.count_macs(pruned, 64, 64).done / zoo.count_macs(network, 64, 64).done
+        print(f"{folder}: {before:,} -> {after:,} parameters, {work:.2f} of the work; train it with --init {folder}")
+        return 0
