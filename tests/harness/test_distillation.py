@@ -13,6 +13,7 @@ from distill import Settings
 from distill.calibration import calibration_frames, corners
 from harness.cli import main
 from harness.distillation import DistillPlan, distill, pareto, pick
+from harness.distillation.edge import cost
 from harness.distillation.plan import keep_plan
 from harness.distillation.run import compared
 from harness.distillation.sources import Mixed, MovieBlocks, SimulatedBlocks
@@ -183,6 +184,15 @@ def test_pareto_and_limits():
     assert pick(rows) == "c"
     with pytest.raises(ValueError, match="nearest is b"):
         pick(rows, max_mb=0.05)
+
+
+def test_memory_of_this_process_does_not_count_in_its_child_s(tmp_path):
+    (tmp_path / "localize.py").write_text("import numpy as np\nhere = np.ones(5_000_000)\n")  # 40 MB
+    tifffile.imwrite(tmp_path / "movie.tif", np.zeros((3, 4, 4), np.uint16))
+    large = np.ones(50_000_000)  # 400 MB
+    used = cost(tmp_path, "model.onnx", tmp_path / "movie.tif", scratch=tmp_path)
+    assert 40 < used["peak_mb"] < 300
+    assert len(large)
 
 
 def test_calibration_covers_the_extremes():
