@@ -36,8 +36,9 @@ class Prune:
             raise ValueError(f"{self.model} is a localization network; channels of image networks can be pruned")
         pruned = prune_channels(network, self.width)
         folder = self.output or Path(f"smlm-zoo-prune-{Path(self.model).name}")
-        kept = {key: card[key] for key in ("threshold", "training", "valid_range") if key in card}
-        zoo.save_weights(pruned, folder, {**kept, "pruned_from": str(self.model)})
+        further = {key: card[key] for key in ("threshold", "training", "valid_range") if key in card}
+        further["pruned_from"] = str(self.model)
+        zoo.save_weights(pruned, folder, further)
         before, after = zoo.count_parameters(network), zoo.count_parameters(pruned)
         work = zoo.count_macs(pruned, 64, 64).done / zoo.count_macs(network, 64, 64).done
         print(f"{folder}: {before:,} -> {after:,} parameters, {work:.2f} of the work; train it with --init {folder}")
