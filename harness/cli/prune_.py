@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -36,7 +36,7 @@ class Prune:
             raise ValueError(f"{self.model} is a localization network; channels of image networks can be pruned")
         pruned = prune_channels(network, self.width)
         folder = self.output or Path(f"smlm-zoo-prune-{Path(self.model).name}")
-        further = {key: card[key] for key in ("threshold", "training", "valid_range") if key in card}
+        further: dict[str, Any] = {key: card[key] for key in ("threshold", "training", "valid_range") if key in card}
         further["pruned_from"] = str(self.model)
         zoo.save_weights(pruned, folder, further)
         before, after = zoo.count_parameters(network), zoo.count_parameters(pruned)
