@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, pi
 
 import torch
 from torch import Tensor
@@ -100,20 +100,23 @@ def find_candidates(frames: Tensor, *, sigma_px: float, camera: Camera, threshol
     corner = torch.zeros(1, dtype=torch.int64, device=frames.device)
     gain, floor, slope = _noise(camera, (height, width), (corner, corner), 1, frames.device)
     floor, slope = (floor / gain**2).to(torch.float32), (slope / gain**2).to(torch.float32)
-    kernel = _kernel(sigma_px, _WIDER * sigma_px).to(frames.device)
-    wide = _kernel(_WIDER * sigma_px, None).to(frames.device)
+    narrow, wide = (_smoothing(s, (height, width), frames.device) for s in (sigma_px, _WIDER * sigma_px))
+    # The squared filter, of the map of what does not depend on light; the background hardly changes within it.
+    still = sum(
+        factor * _filtered(floor, _smoothing(s, (height, width), frames.device)) for factor, s in _squared(sigma_px)
+    )
+    light = float(sum(factor for factor, _ in _squared(sigma_px))) * slope
     reach = max(1, ceil(sigma_px))
     parts = []
     step = max(1, _CHUNK // (height * width))
     for begin in range(0, len(frames), step):
-        some = frames[begin : begin + step].to(torch.float32)[:, None]
-        signal = _filtered(some, kernel)
-        dark = _filtered(some, wide).clamp(min=0)
-        noise = _filtered((floor + slope * dark[:, 0])[:, None], kernel.square()).clamp(min=1e-12).sqrt()
-        height_above = signal / noise
-        top = functional.max_pool2d(height_above, 2 * reach + 1, stride=1, padding=reach)
-        frame, _, row, column = ((height_above == top) & (height_above > threshold)).nonzero(as_tuple=True)
-        parts.append((frame + begin, row, column, height_above[frame, 0, row, column]))
+        some = frames[begin : begin + step].to(torch.float32)
+        dark = _filtered(some, wide)
+        noise = (still + light * dark.clamp(min=0)).clamp(min=1e-12).sqrt()
+        above = (_filtered(some, narrow) - dark) / noise
+        top = _largest(_largest(above, reach).transpose(1, 2), reach).transpose(1, 2)
+        frame, row, column = ((above == top) & (above > threshold)).nonzero(as_tuple=True)
+        parts.append((frame + begin, row, column, above[frame, row, column]))
     if not parts:
         none = torch.zeros(0, dtype=torch.int64, device=frames.device)
         parts = [(none, none, none, none.to(torch.float32))]
@@ -121,20 +124,38 @@ def find_candidates(frames: Tensor, *, sigma_px: float, camera: Camera, threshol
     return Candidates(frame=frame, row=row, column=column, significance=high)
 
 
-def _kernel(narrow: float, wide: float | None) -> Tensor:
-    """A Gaussian of sum 1, less another of sum 1; (1, 1, side, side)."""
-    reach = ceil(3 * (wide or narrow))
-    steps = torch.arange(-reach, reach + 1, dtype=torch.float64)
-
-    def bell(sigma: float) -> Tensor:
-        line = torch.exp(-0.5 * (steps / sigma) ** 2)
-        return torch.outer(line, line) / line.sum() ** 2
-
-    kernel = bell(narrow) - (bell(wide) if wide else 0.0)
-    return kernel.to(torch.float32)[None, None]
+def _squared(sigma: float) -> list[tuple[float, float]]:
+    """The square of the difference of the two Gaussians as Gaussians of sum 1: (factor, width)."""
+    terms = []
+    for sign, a, b in ((1.0, sigma, sigma), (-2.0, sigma, _WIDER * sigma), (1.0, _WIDER * sigma, _WIDER * sigma)):
+        # The product of two centred Gaussians: 1 / s^2 = 1 / a^2 + 1 / b^2, its sum 1 / (2 pi (a^2 + b^2)).
+        terms.append((sign / (2 * pi * (a**2 + b**2)), a * b / (a**2 + b**2) ** 0.5))
+    return terms
 
 
-def _filtered(frames: Tensor, kernel: Tensor) -> Tensor:
-    reach = kernel.shape[-1] // 2
-    padded = functional.pad(frames, (reach,) * 4, mode="replicate")
-    return functional.conv2d(padded, kernel)
+def _smoothing(sigma: float, shape: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Matrices that smooth along y and x with a Gaussian; beyond the frame its outer pixels go on."""
+    matrices = []
+    for size in shape:
+        reach = ceil(4 * sigma)
+        source = torch.arange(-reach, size + reach, dtype=torch.float64, device=device)
+        bell = torch.exp(-0.5 * ((source - torch.arange(size, device=device)[:, None]) / sigma) ** 2)
+        bell = bell / bell.sum(1, keepdim=True)
+        matrix = torch.zeros((size, size), dtype=torch.float64, device=device)
+        matrix.index_add_(1, source.clamp(0, size - 1).long(), bell)
+        matrices.append(matrix.to(torch.float32))
+    return matrices[0], matrices[1]
+
+
+def _filtered(frames: Tensor, matrices: tuple[Tensor, Tensor]) -> Tensor:
+    across = frames @ matrices[1].T
+    return (across.transpose(1, 2).contiguous() @ matrices[0].T).transpose(1, 2)
+
+
+def _largest(values: Tensor, reach: int) -> Tensor:
+    """The largest of the neighbours up to `reach` away along the last axis."""
+    padded = functional.pad(values, (reach, reach), value=-torch.inf)
+    result = values
+    for shift in range(2 * reach + 1):
+        result = torch.maximum(result, padded[..., shift : shift + values.shape[-1]])
+    return result

@@ -38,6 +38,7 @@ from .spline import SplinePSF
 
 _CHUNK = 1 << 22  # numbers in one block of derivatives
 _GAUSSIANS = (GaussianPSF, AstigmaticPSF)
+_MOST_STEPS = 40  # for candidates; one that needs more is no single spot
 _HEIGHTS = 11  # heights tried for a start
 
 
@@ -209,6 +210,8 @@ class Spots:
     Args:
         frame: number in the stack, (n,) int64.
         x_nm: position in the frame, nm; likewise `y_nm`.
+        significance: of the candidate, see `find_candidates`.
+        regions: photons that were fitted, (n, height, width), and `corner_px` (row, column) of their first pixels.
         fit: in the regions.
         good: those that `localize_frames` keeps.
     """
@@ -216,6 +219,9 @@ class Spots:
     frame: Tensor
     x_nm: Tensor
     y_nm: Tensor
+    significance: Tensor
+    regions: Tensor
+    corner_px: tuple[Tensor, Tensor]
     fit: Fit
     good: Tensor
 
@@ -251,13 +257,15 @@ def fit_spots(
     }
     if sigma_nm is not None:
         start["sigma_nm"] = torch.full_like(start["x_nm"], sigma_nm)
+    regions = frames[found.frame[:, None, None], rows, columns]
     fit = fit_regions(
-        frames[found.frame[:, None, None], rows, columns],
+        regions,
         psf=psf,
         camera=camera,
         start=start,
         free=free,
         corner_px=(row, column) if camera.map_shape else None,
+        max_iterations=_MOST_STEPS,
     )
     moved = torch.hypot((fit.x_nm - start["x_nm"]) / pixel_x, (fit.y_nm - start["y_nm"]) / pixel_y)
     good = fit.converged & (moved <= 1 + 1.5 * sigma_px)
@@ -269,7 +277,16 @@ def fit_spots(
     x, y = fit.x_nm + column * pixel_x, fit.y_nm + row * pixel_y
     near = sigma_px * (pixel_x * pixel_y) ** 0.5
     good &= ~_fainter_twin(found.frame, x, y, torch.where(good, fit.photons, -1.0), near)
-    return Spots(frame=found.frame, x_nm=x, y_nm=y, fit=fit, good=good)
+    return Spots(
+        frame=found.frame,
+        x_nm=x,
+        y_nm=y,
+        significance=found.significance,
+        regions=regions,
+        corner_px=(row, column),
+        fit=fit,
+        good=good,
+    )
 
 
 def _fainter_twin(frame: Tensor, x: Tensor, y: Tensor, photons: Tensor, near: float) -> Tensor:

@@ -32,6 +32,7 @@ COMMANDS = {
     "quantize": "write int8 and half-precision files of a model, scored and timed",
     "wobble": "measure on beads how far spots lie beside their emitters, over z",
     "calibrate": "make a PSF from a z-stack of beads",
+    "estimate": "make a recipe from a movie, with a page that compares the two",
     "time": "time models, or their training step",
     "import": "turn an original program's weight file into a model folder",
     "parity": "compare models, losses and preprocessing with the originals' outputs",
