@@ -278,8 +278,8 @@ def test_maps_begin_with_the_scales_of_the_weights(tmp_path):
 
 
 def test_another_recipe_takes_none_of_the_changes_made_to_the_first():
-    assert resolve_config("decode").recipe_changes
-    assert not resolve_config("decode", recipe="scmos-2d").recipe_changes
+    assert resolve_config("fid_storm").recipe_changes
+    assert not resolve_config("fid_storm", recipe="scmos-2d").recipe_changes
 
 
 def test_the_learning_curve_goes_on_over_sittings(tmp_path):
