@@ -12,6 +12,7 @@ from .psf import PSF, AstigmaticPSF, GaussianPSF, _integrals, _outer
 
 PARAMETERS = ("x_nm", "y_nm", "z_nm", "photons", "background", "sigma_nm")
 _LEAST = 1e-3  # electrons: smallest mean of a pixel
+_STRETCH = (0.4, 1.8)
 _FIRST_DAMPING, _MOST_DAMPING, _TRUSTED_DAMPING = 1e-3, 1e7, 0.1
 
 
@@ -73,13 +74,15 @@ def climb(
     damping = torch.full_like(value, _FIRST_DAMPING)
     iterations = torch.zeros_like(active)
     converged = torch.zeros_like(active, dtype=torch.bool)
+    # Expected and actual curvature differ, more so for few photons: steps are stretched by what the last one showed.
+    stretch = torch.ones_like(value)
     for _ in range(max_iterations):
         if not len(active):
             break
         now = theta[active][:, columns]
         here, slope = information[active], score[active]
         held = ((now <= low) & (slope < 0)) | ((now >= high) & (slope > 0))
-        trial = (now + _step(here, slope, damping[active], held)).clamp(low, high)
+        trial = (now + stretch[active, None] * _step(here, slope, damping[active], held)).clamp(low, high)
         move = trial - now
         length2 = torch.einsum("np,npq,nq->n", move, here, move)
         small = (length2 < tolerance**2) & (damping[active] <= _TRUSTED_DAMPING)
@@ -92,6 +95,9 @@ def climb(
         theta[rows] = whole[better]
         for kept, new in zip((value, score, information, chi2), results, strict=True):
             kept[rows] = new[better]
+        left = (results[1] * move).sum(1) / (slope * move).sum(1).clamp(min=1e-300)  # of the slope along the step
+        longer = (stretch[active] / (1 - left).clamp(min=0.1)).clamp(*_STRETCH)
+        stretch[active] = torch.where(better, longer, 1.0)
         damping[active] = torch.where(better, (damping[active] / 10).clamp(min=1e-9), damping[active] * 10)
         iterations[active] += 1
         converged[active[small]] = True

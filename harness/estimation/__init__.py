@@ -1,9 +1,10 @@
 """From a user's movie to a recipe: camera, width, background, photons, on-time, density; and how alike the two are."""
 
 from .compare import LIMITS, Row, compare
-from .estimate import Estimate, Numbers, estimate
+from .estimate import Estimate, estimate
 from .observe import Observed, observe
 from .page import build_page
+from .recipes import Numbers, recipe_of, training_recipe
 from .transfer import Transfer, find_camera
 
 __all__ = [
@@ -18,4 +19,6 @@ __all__ = [
     "estimate",
     "find_camera",
     "observe",
+    "recipe_of",
+    "training_recipe",
 ]

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.io.movies import MovieReader
-from simulators import Camera, Recipe, SplinePSF, parse_recipe, simulate
+from simulators import Camera, Recipe, SplinePSF, simulate
 from simulators.detection import spot_sigma_px
 
 from .observe import Block, Observed, observe
+from .recipes import Numbers, recipe_of, training_recipe
 from .transfer import Transfer, find_camera
 
 Floats = NDArray[np.float64]
@@ -24,22 +25,18 @@ _MOST_PIXELS = 1 << 25
 _ROUNDS = 4
 _FIRST_WIDTH_PX = 1.3
 _FEW = 20  # spots; fewer say nothing
+_MOST_FLUX_SPREAD, _MOST_WIDTH_SPREAD = 1.0, 0.25  # more is overlap, not spread
+_CROWDED = 0.2  # spots within the distance of isolated ones, on average
 _GRID = 4  # cells of the field along each axis for the background
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """What a recipe is made of: photons per frame of a molecule that is on, their spread as a standard deviation of the
-    logarithm, photons per pixel, nm, relative spread of the width, frames, rows per frame and square micrometre."""
+class _Analysis:
+    """How movies are looked at, real and simulated ones alike; see `observe`."""
 
-    flux: float
-    flux_spread: float
-    background: float
     sigma_nm: float
-    sigma_spread: float
-    on_frames: float
-    density_um2: float
-    z_range_nm: tuple[float, float] = (0.0, 0.0)
+    psf: SplinePSF | None
+    threshold: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,23 +141,35 @@ def estimate(
             "overlap."
         )
         real = replace(real, isolated=np.ones_like(real.isolated))
+    if real.candidates_um2 * np.pi * (5e-3 * sigma) ** 2 > _CROWDED:
+        notes.append(
+            "Spots stand close. Where molecules sit on structures the density comes out low, as the recipe spreads "
+            "them evenly"
+            + ("." if gain_known else ", and the gain, which overlap adds variance to, high: give --camera.e-per-adu.")
+        )
     size = (movie.height, movie.width)
     numbers = _first_numbers(real, sigma, psf, longest=max(stop - begin for begin, stop in stretches))
     if not np.isfinite(real.run_length):
         notes.append("No molecule switched off while it was watched: the on-time is a guess, ten times what was seen.")
-    numbers, simulated, recipe = _refined(
-        numbers, real, camera, psf, name=name, size=size, frames=len(movie), seed=seed, threshold=threshold, say=say
-    )
+    like = _Analysis(sigma_nm=sigma, psf=psf, threshold=threshold)
+
+    def make(values: Numbers) -> Recipe:
+        return recipe_of(values, camera, psf, name=name, size=size, frames=len(movie), seed=seed)
+
+    numbers = _refined(numbers, real, make, like, say)
+    recipe = make(numbers)
+    say("simulated movie", 0.9)
+    simulated = _simulated(recipe, _ROUNDS, like)
     field, time, spread, waves = _background(real, simulated, stretches, size, camera)
-    recipe = recipe.with_(frames=len(movie), size=size)
     if waves > 0.1:
         recipe = recipe.with_(pattern={"kind": "smooth", "contrast": float(round(min(waves, 1.0), 2))})
+        simulated = _simulated(recipe, _ROUNDS, like)
         notes.append(
-            f"The background varies over the field by about {100 * waves:.0f} %; the recipe's pattern is smooth."
+            f"The background varies over the field by about {100 * waves:.0f} %; the recipe's is smooth noise."
         )
     return Estimate(
         recipe=recipe,
-        training=_training(recipe, numbers, spread, psf),
+        training=training_recipe(recipe, numbers, spread, psf),
         numbers=numbers,
         transfer=transfer,
         real=real,
@@ -221,16 +230,17 @@ def _spread(values: Floats) -> float:
 
 def _first_numbers(real: Observed, sigma: float, psf: SplinePSF | None, longest: int) -> Numbers:
     flux = flux_of(real, real)
-    widths = chosen(real, "sigma_nm")
+    widths, errors = chosen(real, "sigma_nm"), chosen(real, "sigma_error_nm")
+    own = float(np.sqrt(max(0.0, _spread(widths) ** 2 - np.median(errors) ** 2))) if psf is None else 0.0
     length = real.run_length if np.isfinite(real.run_length) else 10.0 * longest
     share = min(1.0, real.least_photons / float(np.median(flux)))
     z = chosen(real, "z_nm")
     return Numbers(
         flux=float(np.median(flux)),
-        flux_spread=_spread(np.log(flux)),
+        flux_spread=min(_MOST_FLUX_SPREAD, _spread(np.log(flux))),
         background=float(max(np.median(chosen(real, "background")), 0.01)),
         sigma_nm=float(np.median(widths)) if psf is None else sigma,
-        sigma_spread=_spread(widths) / float(np.median(widths)) if psf is None else 0.0,
+        sigma_spread=min(_MOST_WIDTH_SPREAD, own / float(np.median(widths))) if psf is None else 0.0,
         # Rows of a molecule on for m frames on average, parts of a frame below a share e unseen: 1 + m - e.
         on_frames=max(0.1, length - 1 + share),
         density_um2=real.candidates_um2,
@@ -238,81 +248,54 @@ def _first_numbers(real: Observed, sigma: float, psf: SplinePSF | None, longest:
     )
 
 
-def _range(middle: float, spread: float, *, log: bool) -> Any:
-    """A number, or an even range with this standard deviation (relative, or of the logarithm)."""
-    if spread < 0.05:
-        return float(f"{middle:.4g}")
-    reach = float(np.sqrt(3)) * spread
-    low, high = (middle * np.exp(-reach), middle * np.exp(reach)) if log else (
-        middle * max(0.3, 1 - reach), middle * (1 + reach)
-    )  # fmt: skip
-    return {"low": float(f"{low:.4g}"), "high": float(f"{high:.4g}"), "scale": "log" if log else "linear"}
-
-
-def recipe_of(
-    numbers: Numbers, camera: Camera, psf: SplinePSF | None, *, name: str, size: tuple[int, int], frames: int, seed: int
-) -> Recipe:
-    """The recipe of these numbers: molecules anywhere, on for an exponential time."""
-    spot: Any = psf or {"kind": "gaussian", "sigma_nm": _range(numbers.sigma_nm, numbers.sigma_spread, log=False)}
-    return parse_recipe(
-        {
-            "name": name,
-            "summary": "Estimated from a movie; molecules anywhere, on once for an exponential time",
-            "seed": seed,
-            "frames": frames,
-            "size": size,
-            "structure": {"kind": "uniform"},
-            "blinking": {"kind": "on_time", "mean_on_frames": float(f"{numbers.on_frames:.4g}")},
-            "photons": _range(numbers.flux, numbers.flux_spread, log=True),
-            "density_um2": float(f"{numbers.density_um2:.4g}"),
-            "background": float(f"{numbers.background:.4g}"),
-            "psf": spot,
-            "camera": camera.model_dump(),
-            "z_range_nm": numbers.z_range_nm,
-        },
-        source="the estimate",
-    )
+def _simulated(recipe: Recipe, turn: int, like: _Analysis) -> Observed:
+    """What a movie of the recipe shows: a part of its field, as many frames as give some hundred spots."""
+    cut = (min(recipe.size[0], 128), min(recipe.size[1], 128))
+    camera = recipe.camera.crop(slice(0, cut[0]), slice(0, cut[1]))
+    pixels = cut[0] * cut[1]
+    area = pixels * float(np.prod(camera.pixel_size_nm)) * 1e-6
+    most = min(1000, max(64, _MOST_PIXELS // 8 // pixels))
+    frames = int(np.clip(800 / max(float(recipe.density_um2) * area, 1e-3), 64, most))  # type: ignore[arg-type]
+    small = recipe.with_(size=cut, frames=frames, camera=camera.model_dump())
+    photons = simulate(small, np.random.default_rng([recipe.seed, turn])).photons()
+    step = max(2, _CHUNK // pixels)
+    blocks = ((first, photons[first : first + step]) for first in range(0, frames, step))
+    return observe(blocks, camera=camera, sigma_nm=like.sigma_nm, psf=like.psf, threshold=like.threshold)
 
 
 def _refined(
     numbers: Numbers,
     real: Observed,
-    camera: Camera,
-    psf: SplinePSF | None,
-    *,
-    name: str,
-    size: tuple[int, int],
-    frames: int,
-    seed: int,
-    threshold: float,
+    make: Callable[[Numbers], Recipe],
+    like: _Analysis,
     say: Callable[[str, float], None],
-) -> tuple[Numbers, Observed, Recipe]:
-    """Numbers whose simulated movie shows what the real one shows."""
-    cut = (min(size[0], 128), min(size[1], 128))
-    part = camera.crop(slice(0, cut[0]), slice(0, cut[1]))
-    area = cut[0] * cut[1] * float(np.prod(camera.pixel_size_nm)) * 1e-6
-    wanted = int(
-        np.clip(1500 / max(numbers.density_um2 * area, 1e-3), 64, max(64, _MOST_PIXELS // 8 // (cut[0] * cut[1])))
-    )
-    # Runs are cut off alike in stretches of the same length.
-    wanted = min(wanted, 1000)
+) -> Numbers:
+    """Numbers whose simulated movie shows what the real one shows: the best of some rounds of correction."""
+    best, least = numbers, np.inf
     for turn in range(_ROUNDS):
-        say("simulated movie", 0.6 + 0.4 * turn / _ROUNDS)
-        recipe = recipe_of(numbers, camera, psf, name=name, size=size, frames=frames, seed=seed)
-        like = recipe_of(numbers, part, psf, name=name, size=cut, frames=wanted, seed=seed)
-        movie = simulate(like, np.random.default_rng([seed, turn]))
-        photons = movie.photons()
-        step = max(2, _CHUNK // (cut[0] * cut[1]))
-        seen = observe(
-            ((first, photons[first : first + step]) for first in range(0, wanted, step)),
-            camera=part,
-            sigma_nm=numbers.sigma_nm,
-            psf=psf,
-            threshold=threshold,
-        )
-        if turn + 1 < _ROUNDS and len(seen.spots["frame"]) >= _FEW:
-            numbers = _corrected(numbers, real, seen, psf)
-    return numbers, seen, recipe
+        say("simulated movie", 0.6 + 0.3 * turn / _ROUNDS)
+        seen = _simulated(make(numbers), turn, like)
+        if len(seen.spots["frame"]) < _FEW:
+            break
+        away = _distance(real, seen)
+        if away < least:
+            best, least = numbers, away
+        numbers = _corrected(numbers, real, seen, like.psf)
+    return best
+
+
+def _distance(real: Observed, seen: Observed) -> float:
+    """Sum of the absolute logarithms of the ratios of what the numbers are corrected by."""
+    pairs = [
+        (real.candidates_um2, seen.candidates_um2),
+        (real.run_length, seen.run_length),
+        (float(np.median(flux_of(real, real))), float(np.median(flux_of(seen, real)))),
+        *(
+            (float(np.median(chosen(real, name))), float(np.median(chosen(seen, name))))
+            for name in ("background", "sigma_nm")
+        ),
+    ]
+    return sum(abs(float(np.log(a / b))) for a, b in pairs if a > 0 and b > 0 and np.isfinite(a / b))
 
 
 def _corrected(numbers: Numbers, real: Observed, seen: Observed, psf: SplinePSF | None) -> Numbers:
@@ -330,13 +313,16 @@ def _corrected(numbers: Numbers, real: Observed, seen: Observed, psf: SplinePSF 
     return replace(
         numbers,
         flux=numbers.flux * ratio(float(np.median(flux)), float(np.median(other))),
-        flux_spread=excess(numbers.flux_spread, np.log(flux), np.log(other)),
+        flux_spread=min(_MOST_FLUX_SPREAD, excess(numbers.flux_spread, np.log(flux), np.log(other))),
         background=numbers.background
         * ratio(float(np.median(chosen(real, "background"))), float(np.median(chosen(seen, "background")))),
         sigma_nm=numbers.sigma_nm * ratio(float(np.median(widths)), float(np.median(their_widths)))
         if psf is None
         else numbers.sigma_nm,
-        sigma_spread=excess(numbers.sigma_spread, widths / np.median(widths), their_widths / np.median(their_widths))
+        sigma_spread=min(
+            _MOST_WIDTH_SPREAD,
+            excess(numbers.sigma_spread, widths / np.median(widths), their_widths / np.median(their_widths)),
+        )
         if psf is None
         else 0.0,
         on_frames=on,
@@ -377,34 +363,6 @@ def _background(
         waves = float(np.sqrt(max(0.0, seen.var() - noise**2)) * 2 / middle)
     all_spread = np.sqrt(max(0.0, _spread(dark) ** 2 - own**2)) / middle if middle > 0 else 0.0
     return field, np.array(time).reshape(-1, 2), float(all_spread), waves
-
-
-def _training(recipe: Recipe, numbers: Numbers, spread: float, psf: SplinePSF | None) -> Recipe:
-    """Ranges that surround what was measured, so that a network meets more than one movie."""
-
-    def around(middle: float, factor: float) -> dict[str, Any]:
-        return {"low": float(f"{middle / factor:.3g}"), "high": float(f"{middle * factor:.3g}"), "scale": "log"}
-
-    reach = float(np.exp(np.sqrt(3) * numbers.flux_spread))
-    low, high = numbers.z_range_nm
-    changes: dict[str, Any] = {
-        "name": f"{recipe.name}-training",
-        "summary": "Training domain round what was estimated from a movie",
-        "frames": 1000,
-        "size": (64, 64) if not recipe.camera.map_shape else recipe.size,
-        "photons": around(numbers.flux, max(2.0, 1.5 * reach)),
-        "density_um2": around(numbers.density_um2, 4.0),
-        "background": around(numbers.background, 1.5 * float(np.exp(2 * spread))),
-        "z_range_nm": (low - 0.1 * (high - low), high + 0.1 * (high - low)) if psf is None else numbers.z_range_nm,
-    }
-    if psf is None:
-        wide = max(0.08, float(np.sqrt(3)) * numbers.sigma_spread + 0.04)
-        low_width, high_width = numbers.sigma_nm * max(0.3, 1 - wide), numbers.sigma_nm * (1 + wide)
-        changes["psf"] = {
-            "kind": "gaussian",
-            "sigma_nm": {"low": float(f"{low_width:.4g}"), "high": float(f"{high_width:.4g}"), "scale": "linear"},
-        }
-    return recipe.with_(**changes)
 
 
 def _camera_notes(transfer: Transfer, *, gain_known: bool, offset_known: bool) -> list[str]:

