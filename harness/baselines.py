@@ -14,7 +14,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,10 +28,10 @@ from harness.ready import FRAMES_AT_ONCE, UPSAMPLING, Part, Read, ReadyModel, dr
 from harness.recording import (
     dataset_record,
     detail_record,
-    environment_record,
     field_nm,
     model_record,
     protocol_for,
+    result_record,
     runtime_record,
     score_movie,
     scores_record,
@@ -305,20 +304,12 @@ def _measured(model: Baseline, recipe: Recipe, movie: Movie, choice: ThresholdCh
     else:
         figures = score_movie(movie, there.localizations, recipe=recipe)
         scores, detail = scores_record(figures), detail_record(figures)
-    return Result(
+    return result_record(
         model=model_record(model, baseline=True),
         dataset=dataset_record(recipe),
-        runtime=runtime_record(model),
+        runtime=runtime_record(model.info),
         scores=scores,
         detail=detail,
-        settings=settings_record(
-            protocol_for(2),
-            precision=model.info.precision,
-            threshold=choice.threshold if choice else None,
-            threshold_source=choice.source if choice else "",
-            threshold_trials=choice.trials if choice else None,
-        ),
-        environment=environment_record(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=settings_record(protocol_for(2), precision=model.info.precision, choice=choice),
         command=f"smlm-zoo leaderboard --dataset {recipe.name}",
     )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
 
-from harness.recording import ISOLATED_NM, dataset_record, detail_record, environment_record, scores_record
-from harness.scoring import CHALLENGE_2D, Protocol, Report, report
-from harness.scoring.bounds import emitter_variances
+from harness.recording import dataset_record, detail_record, result_record, scores_record, settings_record
+from harness.scoring import CHALLENGE_2D, Protocol, Report
 from harness.scoring.image_quality import score_image, score_rendered
 from harness.scoring.wobble import wobble_settings
-from leaderboard import Dataset, Detail, Model, Result, Runtime, Scores, Settings
+from leaderboard import Dataset, Detail, Model, Result, Runtime
 from simulators import Emitters, Localizations, Recipe, load_recipe
 
 CHOSEN = "chosen by its authors"
@@ -76,38 +74,6 @@ def dataset_of(recipe: Recipe | None, *, name: str, n_frames: int | None, truth:
     )
 
 
-def score_table(
-    found: Localizations,
-    *,
-    truth: Emitters,
-    field_nm: tuple[float, float],
-    protocol: Protocol = CHALLENGE_2D,
-    wobble: ArrayLike | None = None,
-    n_frames: int | None = None,
-    recipe: Recipe | None = None,
-    curves: bool = True,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Report:
-    """The report of a table, with the bound of lone molecules where the recipe names one PSF."""
-    bound = None
-    if recipe is not None and isinstance(getattr(recipe.psf, "sigma_nm", None), int | float):
-        bound = emitter_variances(truth, psf=recipe.psf, camera=recipe.camera, dimensions=protocol.dimensions)
-    return report(
-        truth=truth,
-        found=found,
-        field_nm=field_nm,
-        protocol=protocol,
-        wobble=wobble,
-        n_frames=n_frames,
-        seed=seed,
-        resamples=resamples,
-        curves=curves,
-        crlb=bound,
-        isolated_nm=ISOLATED_NM if bound else None,
-    )
-
-
 def table_record(
     one: Report,
     *,
@@ -123,7 +89,7 @@ def table_record(
     """A record of localizations that another program made.
 
     Args:
-        one: from `score_table`, with intervals.
+        one: from `recording.score_table`, with intervals.
         name: of the entry.
         dataset: from `dataset_of`.
         found, truth, field_nm, n_frames: as scored; for the image scores.
@@ -133,20 +99,16 @@ def table_record(
     images = score_rendered(truth=truth, found=found, field_nm=field_nm, n_frames=n_frames)
     figures: dict[str, Any] = {**one.to_dict(), "images": images}
     used = wobble_settings(wobble)
-    protocol = one.score.protocol
-    return _record(
-        name,
-        dataset,
-        "table",
+    return result_record(
+        model=Model(name=name),
+        dataset=dataset,
+        runtime=Runtime(name="table"),
         scores=scores_record(figures),
         detail=detail_record(figures),
-        settings=Settings(
-            tolerance_nm=protocol.tolerance_nm,
-            border_nm=protocol.border_nm,
-            quantile=protocol.quantile,
+        settings=settings_record(
+            one.score.protocol,
             threshold_source=CHOSEN,
             wobble="none" if used is None else f"{used['rows']} rows, {used['sha256'][:8]}",
-            rule=protocol.rule,
         ),
         command=command,
     )
@@ -164,28 +126,11 @@ def image_record(
 ) -> Result:
     """A record of a super-resolved image: image scores only, so it is shown but in no ranking."""
     figures = score_image(image, truth=truth, field_nm=field_nm)
-    settings = Settings(
-        tolerance_nm=protocol.tolerance_nm,
-        border_nm=protocol.border_nm,
-        quantile=protocol.quantile,
-        rule=protocol.rule,
-    )
-    return _record(
-        name, dataset, "image", scores=None, detail=Detail(images=figures), settings=settings, command=command
-    )
-
-
-def _record(
-    name: str, dataset: Dataset, kind: str, *, scores: Scores | None, detail: Detail, settings: Settings, command: str
-) -> Result:
-    return Result(
+    return result_record(
         model=Model(name=name),
         dataset=dataset,
-        runtime=Runtime(name=kind),
-        scores=scores,
-        detail=detail,
-        settings=settings,
-        environment=environment_record(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        runtime=Runtime(name="image"),
+        detail=Detail(images=figures),
+        settings=settings_record(protocol),
         command=command,
     )

@@ -91,18 +91,14 @@ def load_network(source: str | Path) -> tuple[Network, dict[str, Any]]:
     Raises:
         ValueError: no such model or folder; says what there is.
     """
-    if Path(source).is_dir() or zoo.is_address(source):
+    try:
         return _loaded(source)
-    name = str(source)
-    shipped = zoo.list_weights()
-    if name in shipped:
-        return _loaded(name)
+    except FileNotFoundError:
+        if Path(source).is_dir() or zoo.is_address(source):
+            raise
+    name, shipped = str(source), zoo.list_weights()
     base = name.split(".")[0]
     if base in zoo.list_models():
-        spec = zoo.get_spec(base)
-        tag = f"{base}.{spec.recipe}"
-        if name == base and tag in shipped:
-            return _loaded(tag)
         raise ValueError(
             f"no weights named {name!r} are shipped; shipped are: {', '.join(shipped) or 'none'}. "
             f"Train your own: smlm-zoo train {base} -o run"

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 
 import zoo
 from harness.environment import commit, environment, onnxruntime_version, package_version
 from harness.ready import ImageModel, MapModel, ReadyModel
-from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, Protocol, report
+from harness.runtimes import RuntimeInfo
+from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, Protocol, Report, report
 from harness.scoring.bounds import emitter_variances
 from harness.scoring.image_quality import score_rendered
-from leaderboard import Dataset, Detail, Environment, Model, Runtime, Scores, Settings
-from simulators import Localizations, Movie, Recipe
+from harness.thresholding import ThresholdChoice
+from leaderboard import Dataset, Detail, Environment, Model, Result, Runtime, Scores, Settings
+from simulators import Emitters, Localizations, Movie, Recipe
 
 ISOLATED_NM = 1000.0
 """Emitters with another one nearer in their frame are not held against the bound."""
@@ -30,6 +34,39 @@ def field_nm(movie: Movie) -> tuple[float, float]:
     height, width = movie.frames.shape[1:]
     size_x, size_y = movie.camera.pixel_size_nm
     return width * size_x, height * size_y
+
+
+def score_table(
+    found: Localizations,
+    *,
+    truth: Emitters,
+    field_nm: tuple[float, float],
+    protocol: Protocol = CHALLENGE_2D,
+    wobble: ArrayLike | None = None,
+    n_frames: int | None = None,
+    recipe: Recipe | None = None,
+    curves: bool = True,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Report:
+    """The report of a table; where the recipe has a PSF of one width, errors of lone molecules are held against the
+    Cramer-Rao bound. Arguments as in `harness.scoring.report`."""
+    bound = None
+    if recipe is not None and isinstance(getattr(recipe.psf, "sigma_nm", None), int | float):
+        bound = emitter_variances(truth, psf=recipe.psf, camera=recipe.camera, dimensions=protocol.dimensions)
+    return report(
+        truth=truth,
+        found=found,
+        field_nm=field_nm,
+        protocol=protocol,
+        wobble=wobble,
+        n_frames=n_frames,
+        seed=seed,
+        resamples=resamples,
+        curves=curves,
+        crlb=bound,
+        isolated_nm=None if bound is None else ISOLATED_NM,
+    )
 
 
 def score_movie(
@@ -50,18 +87,14 @@ def score_movie(
         protocol: settings of the score.
         curves, images: whether to make those parts; they take most of the time.
     """
-    bound = None
-    if recipe is not None and isinstance(getattr(recipe.psf, "sigma_nm", None), int | float):
-        bound = emitter_variances(movie.emitters, psf=recipe.psf, camera=movie.camera, dimensions=protocol.dimensions)
-    one = report(
+    one = score_table(
+        found,
         truth=movie.emitters,
-        found=found,
         field_nm=field_nm(movie),
         protocol=protocol,
         n_frames=len(movie),
+        recipe=recipe,
         curves=curves,
-        crlb=bound,
-        isolated_nm=ISOLATED_NM,
     )
     pictures = {}
     if images:
@@ -103,22 +136,38 @@ def detail_record(scores: dict[str, Any], *, card: dict[str, Any] | None = None)
 def settings_record(
     protocol: Protocol,
     *,
-    precision: str,
-    threshold: float | None,
-    threshold_source: str,
-    threshold_trials: int | None,
+    precision: str = "",
+    choice: ThresholdChoice | None = None,
+    threshold: float | None = None,
+    threshold_source: str = "",
+    wobble: str = "none",
 ) -> Settings:
-    """What a score depends on."""
+    """What a score depends on.
+
+    Args:
+        protocol: settings of the score.
+        precision: of the arithmetic.
+        choice: the threshold, if it was found on validation movies.
+        threshold, threshold_source: another one, and who chose it.
+        wobble: the table that was taken off, in words.
+    """
     return Settings(
         tolerance_nm=protocol.tolerance_nm,
         border_nm=protocol.border_nm,
         quantile=protocol.quantile,
-        threshold=threshold,
-        threshold_source=threshold_source,
-        threshold_trials=threshold_trials,
+        threshold=choice.threshold if choice else threshold,
+        threshold_source=choice.source if choice else threshold_source,
+        threshold_trials=choice.trials if choice else None,
         precision=precision,
+        wobble=wobble,
         rule=protocol.rule,
     )
+
+
+def weights_digest(card: dict[str, Any]) -> str:
+    """One SHA-256 for all files that a card names; empty where it names none."""
+    files = sorted(str(file["sha256"]) for file in card.get("files", ()))
+    return hashlib.sha256("".join(files).encode()).hexdigest() if files else ""
 
 
 def model_record(model: ReadyModel, **more: Any) -> Model:
@@ -130,14 +179,13 @@ def model_record(model: ReadyModel, **more: Any) -> Model:
     """
     base, _, tag = model.name.partition(".")
     card = model.card
-    files = sorted(str(file["sha256"]) for file in card.get("files", ()))
     config = card.get("training", {}).get("config", {})
     known: dict[str, Any] = {
         "name": base,
         "tag": tag,
         "variant": str(card.get("options", {}).get("variant", "")),
         "options": dict(card.get("options", {})),
-        "weights_sha256": hashlib.sha256("".join(files).encode()).hexdigest() if files else "",
+        "weights_sha256": weights_digest(card),
         "parameters": None if model.network is None else zoo.count_parameters(model.network),
         "receptive_field_px": model.receptive_field_px,
         "grid_floor_nm": grid_floor(model),
@@ -190,10 +238,41 @@ def dataset_record(
     )
 
 
-def runtime_record(model: ReadyModel) -> Runtime:
+def runtime_record(info: RuntimeInfo) -> Runtime:
     """What really computed."""
-    info = model.info
     return Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads)
+
+
+def result_record(
+    *,
+    model: Model,
+    dataset: Dataset,
+    runtime: Runtime,
+    settings: Settings,
+    command: str,
+    scores: Scores | None = None,
+    detail: Detail | None = None,
+    **more: Any,
+) -> Result:
+    """A record made now, on this machine.
+
+    Args:
+        model, dataset, runtime, settings, scores, detail: its sections.
+        command: repeats it.
+        more: further sections.
+    """
+    return Result(
+        model=model,
+        dataset=dataset,
+        runtime=runtime,
+        settings=settings,
+        scores=scores,
+        detail=detail if detail is not None else Detail(),
+        environment=environment_record(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        **more,
+    )
 
 
 def environment_record() -> Environment:

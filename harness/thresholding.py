@@ -70,14 +70,14 @@ class ThresholdChoice:
             raise ValueError(f"no record of a threshold: {error}") from error
 
 
-def validation_movies(
+def validation_recipes(
     recipe: str | Recipe = RECIPE,
     *,
     movies: int = MOVIES,
     frames: int = FRAMES,
     size: tuple[int, int] = SIZE,
-) -> list[tuple[Recipe, Movie]]:
-    """Short movies of a domain, each with its own draw of what the recipe leaves open.
+) -> list[Recipe]:
+    """Recipes of short movies of a domain, each with its own draw of what the recipe leaves open.
 
     Args:
         recipe: name, file or recipe.
@@ -89,11 +89,19 @@ def validation_movies(
     if movies < 1 or frames < 1:
         raise ValueError(f"{movies} movies of {frames} frames; give at least 1 of 1")
     base = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    result = []
-    for number in range(movies):
-        own = base.with_(seed=base.seed + SEED_STEP + number, frames=frames, size=size)
-        result.append((own, simulate(own, own.rng())))
-    return result
+    return [base.with_(seed=base.seed + SEED_STEP + number, frames=frames, size=size) for number in range(movies)]
+
+
+def validation_movies(
+    recipe: str | Recipe = RECIPE,
+    *,
+    movies: int = MOVIES,
+    frames: int = FRAMES,
+    size: tuple[int, int] = SIZE,
+) -> list[tuple[Recipe, Movie]]:
+    """The movies of `validation_recipes`, simulated, each with its recipe."""
+    recipes = validation_recipes(recipe, movies=movies, frames=frames, size=size)
+    return [(own, simulate(own, own.rng())) for own in recipes]
 
 
 def refuse_test_movies(validation: Iterable[Recipe], test: Iterable[Recipe]) -> None:

@@ -269,16 +269,16 @@ def _locate(source: str | Path) -> tuple[Traversable, str]:
         return path, "model"
     if path.suffix == ".json" and path.is_file():
         return path.parent, _stem(path)
-    shipped, further = _shipped_stems(), listed()
     stem = str(source)
     if stem in list_models():
         stem = f"{stem}.{get_spec(stem).recipe}"  # its usual weights
-    if stem in shipped:
+    if stem in _shipped_stems():
         return _shipped(), stem
+    further = listed()
     if stem in further:
         place = further[stem]
         return _locate(place) if isinstance(place, str) else (place, stem)
-    have = f"there are: {', '.join(list_weights())}" if shipped or further else "there are none"
+    have = f"there are: {', '.join(list_weights())}" if list_weights() else "there are none"
     raise FileNotFoundError(f"no weights '{source}': neither a folder, nor a card, nor shipped or listed ({have})")
 
 

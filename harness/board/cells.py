@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from harness.preview import write_png
 from harness.recording import (
     dataset_record,
     detail_record,
-    environment_record,
+    result_record,
+    runtime_record,
     score_movie,
     scores_record,
     settings_record,
@@ -53,12 +53,10 @@ def score_cell(entry: Entry, form: Form, recipe: Recipe, pictures: Path, scored:
     if scored:
         return None
     found = localize(model, movie.frames, camera=movie.camera).localizations
-    info = model.info
-    unscored = unscored_record(entry, form, recipe)
     scores = score_movie(movie, found, recipe=recipe, protocol=CHALLENGE_2D)
     return replace(
-        unscored,
-        runtime=Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads),
+        unscored_record(entry, form, recipe),
+        runtime=runtime_record(model.info),
         scores=scores_record(scores),
         detail=detail_record(scores, card=model.card),
     )
@@ -66,21 +64,18 @@ def score_cell(entry: Entry, form: Form, recipe: Recipe, pictures: Path, scored:
 
 def unscored_record(entry: Entry, form: Form, recipe: Recipe, times: FormTimes | None = None) -> Result:
     """What the record of a form says without a score."""
-    level = entry.threshold.threshold if entry.threshold else form.open().threshold
-    record = Result(
+    record = result_record(
         model=entry.record,
         dataset=dataset_record(recipe),
         runtime=Runtime(name=form.runtime, precision=form.precision),
         settings=settings_record(
             CHALLENGE_2D,
             precision=form.precision,
-            threshold=level,
-            threshold_source=entry.threshold.source if entry.threshold else "validation frames of its training",
-            threshold_trials=entry.threshold.trials if entry.threshold else None,
+            choice=entry.choice,
+            threshold=entry.level,
+            threshold_source="validation frames of its training",
         ),
         agreement=entry.agreement[form.name],
-        environment=environment_record(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=f"smlm-zoo leaderboard {entry.source} --dataset {recipe.name}",
     )
     return record if times is None else with_times(record, times, entry)
@@ -88,9 +83,7 @@ def unscored_record(entry: Entry, form: Form, recipe: Recipe, times: FormTimes |
 
 def with_times(record: Result, times: FormTimes, entry: Entry) -> Result:
     """The record with the times of its form; the runtime is the one that was timed."""
-    info = times.info
-    runtime = Runtime(name=info.name, provider=info.provider, precision=info.precision, threads=info.threads)
-    return replace(record, runtime=runtime, timing=times.section(size=64, macs=entry.record.macs_64))
+    return replace(record, runtime=runtime_record(times.info), timing=times.section(size=64, macs=entry.record.macs_64))
 
 
 def baseline_cell(name: str, plan: Plan, folder: Path) -> list[Result]:

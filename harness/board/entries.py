@@ -15,7 +15,7 @@ from harness.forms import Form, forms_of
 from harness.io.atomic import atomic_path
 from harness.models import load_network, model_name
 from harness.ready import ReadyModel
-from harness.recording import model_record
+from harness.recording import model_record, weights_digest
 from harness.thresholding import ThresholdChoice, frozen_threshold, validation_movies
 from leaderboard import Agreement, Model
 from simulators import simulate
@@ -25,14 +25,16 @@ from simulators import simulate
 class Entry:
     """A model in the comparison, in the forms that it runs in; the first one is the float32 reference.
 
-    It can be sent to another process, which opens what it needs.
+    `level` is its threshold: that of `choice`, found on validation movies, or without one its card's. An entry can be
+    sent to another process, which opens what it needs.
     """
 
     name: str
     source: str
     forms: tuple[Form, ...]
     record: Model
-    threshold: ThresholdChoice | None
+    level: float
+    choice: ThresholdChoice | None
     agreement: dict[str, Agreement]
 
     @property
@@ -47,7 +49,7 @@ class Entry:
 
     def open(self, form: Form) -> ReadyModel:
         """A form, ready, with the threshold that was found."""
-        return form.open(threshold=self.threshold.threshold if self.threshold else None)
+        return form.open(threshold=self.level)
 
 
 def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
@@ -80,18 +82,18 @@ def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
     choice: ThresholdChoice | None = None
     if validation:
         choice = frozen_threshold(forms[0].open(), folder / "thresholds" / f"{stem}.json", validation)
-    level = choice.threshold if choice else None
-    if known is not None and known["threshold"] == level:
+    if known is not None and (choice is None or known["threshold"] == choice.threshold):
         record, agreement = Model.from_dict(known["record"]), known["agreement"]
         return Entry(
             name=name,
             source=source,
             forms=forms,
             record=record,
-            threshold=choice,
+            level=known["threshold"],
+            choice=choice,
             agreement={form: Agreement.from_dict(value) for form, value in agreement.items()},
         )
-    models = {form.name: form.open(threshold=level) for form in forms}
+    models = {form.name: form.open(threshold=choice.threshold if choice else None) for form in forms}
     reference = models[forms[0].name]
     movies = {recipe.name: simulate(recipe, recipe.rng()) for recipe in plan.recipes}
     found = agreement_of(models, movies, frames=plan.agreement_frames)
@@ -105,14 +107,15 @@ def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
         source=source,
         forms=forms,
         record=model_record(reference, **more),
-        threshold=choice,
+        level=reference.threshold,
+        choice=choice,
         agreement=found,
     )
     _write(
         cache,
         {
             "key": key,
-            "threshold": level,
+            "threshold": entry.level,
             "forms": [asdict(form) for form in forms],
             "record": entry.record.to_dict(),
             "agreement": {form: value.to_dict() for form, value in found.items()},
@@ -128,8 +131,7 @@ def _weights_of(source: str) -> tuple[str, str]:
         with Path(source).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest(), model.name
     _, card = load_network(source)
-    files = "".join(sorted(str(file["sha256"]) for file in card["files"]))
-    return hashlib.sha256(files.encode()).hexdigest(), model_name(source, card)
+    return weights_digest(card), model_name(source, card)
 
 
 def _read(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from harness.board.pictures import frame_shown, frames_of_failures, picture_path
 from harness.board.plan import Plan, notes_of
 from harness.devices import pick_device
 from harness.forms import Form
-from harness.thresholding import refuse_test_movies, validation_movies
+from harness.thresholding import refuse_test_movies, validation_recipes
 from harness.timing_figures import FormTimes
 from harness.workers import ATTEMPTS, Job, WorkerLost, run_jobs
 from leaderboard import Picture, Result
@@ -78,8 +78,7 @@ def run_board(
     sources = sources or zoo.list_weights()
     if not sources:
         raise ValueError("no weights are shipped with this installation; give trained folders, or --train")
-    validation = validation_movies(movies=plan.validation) if plan.validation else []
-    refuse_test_movies((recipe for recipe, _ in validation), plan.recipes)
+    refuse_test_movies(validation_recipes(movies=plan.validation) if plan.validation else (), plan.recipes)
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
     pictures: list[Picture] = []
     for name, (_, movie) in movies.items():
@@ -108,9 +107,8 @@ def run_board(
 
 
 def default_workers(device: str = "auto") -> int:
-    """Processes with one thread each are faster in total than one with all threads, since much of the work (decoding,
-    matching, exporting) uses one thread: as many as PyTorch would take threads, at most 8 and one for each 2 GB of
-    memory. With a GPU, 1."""
+    """As many processes as PyTorch would take threads, each with one, since much of the work (decoding, matching,
+    exporting) uses one thread; at most 8, and one for each 2 GB of memory. With a GPU, 1."""
     if pick_device(device).type != "cpu":
         return 1
     try:
@@ -226,13 +224,12 @@ class _Grid:
     def _mine(self, entry: Entry) -> list[Result]:
         """Known records of a model's weights on movies of the plan, at its threshold."""
         hashes = {recipe.hash for recipe in self.plan.recipes}
-        level = entry.threshold.threshold if entry.threshold else None
         return [
             result
             for result in self.known
             if result.model.weights_sha256 == entry.record.weights_sha256
             and result.dataset.recipe_hash in hashes
-            and (level is None or result.settings.threshold == level)
+            and result.settings.threshold == entry.level
         ]
 
     def _missing(self, entry: Entry, mine: Sequence[Result]) -> list[tuple[Recipe, bool]]:

@@ -106,6 +106,7 @@ class Compare:
     def _tables(self, folder: Path, truth_at: Path) -> "tuple[list[list[Result]], list[Picture]]":
         from harness import foreign
         from harness.comparing import table_pictures
+        from harness.recording import score_table
         from harness.scoring import CHALLENGE_2D, CHALLENGE_3D
 
         truth = read_emitters(truth_at, pixel_size_nm=self.pixel_size_nm)
@@ -124,7 +125,7 @@ class Compare:
         test = foreign.dataset_of(recipe, name=truth_at.stem, n_frames=frames, truth=truth, dimensions=dimensions)
         sides = []
         for name, found in zip(names, tables, strict=True):
-            one = foreign.score_table(
+            one = score_table(
                 found,
                 truth=truth,
                 field_nm=field,

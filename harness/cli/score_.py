@@ -80,6 +80,7 @@ class Score:
         from dataclasses import replace
 
         from harness import foreign
+        from harness.recording import score_table
         from harness.scoring import CHALLENGE_2D, CHALLENGE_3D
         from harness.scoring.image_quality import score_image, score_rendered
         from harness.scoring.wobble import read_wobble
@@ -119,7 +120,7 @@ class Score:
         wobble = None if self.wobble is None else read_wobble(self.wobble)
         if self.record is not None and not self.resamples:
             raise ValueError("a record holds intervals; leave --resamples at 1000")
-        result = foreign.score_table(
+        result = score_table(
             found,
             truth=truth,
             field_nm=field,

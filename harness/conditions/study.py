@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from harness.ready import ReadyModel
 from harness.recording import (
     context_frames,
     detail_record,
-    environment_record,
     field_nm,
     gives_height,
     model_record,
     protocol_for,
+    result_record,
     runtime_record,
     score_movie,
     scores_record,
@@ -308,21 +307,12 @@ def _measured_pairs(entry: _Entry, study: Study, movie: Movie, separation: Any, 
 def _result(
     entry: _Entry, model: ReadyModel, dataset: Dataset, scores: Scores | None, detail: Detail, protocol: Protocol
 ) -> Result:
-    choice = entry.threshold
-    return Result(
+    return result_record(
         model=entry.record,
         dataset=dataset,
-        runtime=runtime_record(model),
+        runtime=runtime_record(model.info),
         scores=scores,
         detail=detail,
-        settings=settings_record(
-            protocol,
-            precision=model.info.precision,
-            threshold=choice.threshold if choice else None,
-            threshold_source=choice.source if choice else "",
-            threshold_trials=choice.trials if choice else None,
-        ),
-        environment=environment_record(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings=settings_record(protocol, precision=model.info.precision, choice=entry.threshold),
         command=f"smlm-zoo study {entry.record.name} --condition {dataset.condition}",
     )
