@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo import EmitterMaps
+from zoo import QUANTITIES, EmitterMaps
 
 _TINY = 1e-6
 
@@ -17,7 +17,8 @@ _TINY = 1e-6
 def in_units_of(maps: Tensor, source: EmitterMaps, target: EmitterMaps) -> dict[str, Tensor]:
     """Channels (N, H, W) of one network's maps in another's units: those that both have, by name.
 
-    Photons, background and z are rescaled (z with its sign), positions moved to the other's reference point.
+    Photons, background and z are rescaled (z with its sign), positions moved to the other's reference point, sigmas
+    brought to what the source's calibration makes of them.
     """
     common = [name for name in target.channels if name and name in source.channels]
     factor = {
@@ -29,10 +30,15 @@ def in_units_of(maps: Tensor, source: EmitterMaps, target: EmitterMaps) -> dict[
         "x": source.reference_px[0] - target.reference_px[0],
         "y": source.reference_px[1] - target.reference_px[1],
     }
+    wider = {
+        quantity: own / other
+        for quantity, own, other in zip(QUANTITIES, source.sigma_scale, target.sigma_scale, strict=True)
+    }
     result = {}
     for name in common:
-        scale = factor.get(name.removesuffix("_sigma"), 1.0)
-        value = maps[:, source.index(name)] * (abs(scale) if name.endswith("_sigma") else scale)
+        quantity = name.removesuffix("_sigma")
+        scale = factor.get(quantity, 1.0)
+        value = maps[:, source.index(name)] * (scale if name == quantity else abs(scale) * wider[quantity])
         result[name] = value + shift.get(name, 0.0)
     return result
 

@@ -179,14 +179,15 @@ def emitters_of(
 
 def units_of(output: dict[str, Any], pixel_nm: float) -> dict[str, float]:
     """What the value 1 of each further channel stands for."""
+    photons, x, y, z = output.get("sigma_scale", (1.0, 1.0, 1.0, 1.0))
     units = {
         "z": output["z_scale_nm"],
         "photons": output["photons_scale"],
         "background": output["background_scale"],
-        "x_sigma": pixel_nm,
-        "y_sigma": pixel_nm,
-        "z_sigma": abs(output["z_scale_nm"]),
-        "photons_sigma": output["photons_scale"],
+        "x_sigma": pixel_nm * x,
+        "y_sigma": pixel_nm * y,
+        "z_sigma": abs(output["z_scale_nm"]) * z,
+        "photons_sigma": output["photons_scale"] * photons,
     }
     return {name: unit for name, unit in units.items() if name in output["channels"]}
 

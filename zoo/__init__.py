@@ -20,7 +20,7 @@ from ._blocks import (
 )
 from ._costs import Macs, count_macs, count_parameters
 from ._detection import scores
-from ._emitter_maps import EmitterMaps, EmitterTargets
+from ._emitter_maps import QUANTITIES, EmitterMaps, EmitterTargets
 from ._map_network import MapNetwork, SharesFeatures
 from ._outputs import SRImage
 from ._places import is_address
@@ -41,6 +41,7 @@ for _module in _iter_modules(__path__):
         _import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
+    "QUANTITIES",
     "Adopted",
     "ConvBlock",
     "EmitterMaps",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from harness.scoring.matching import match
 from simulators import Emitters, Localizations, Movie, Recipe
+from simulators.known import simulate_known
 
 PITCH_NM = 2000.0  # from one pair to the next
 EDGE_NM = 1200.0
@@ -93,20 +93,7 @@ def simulate_pairs(
         id=np.repeat(np.arange(count), 2),
     )
     frames = int(frame[-1]) + 1 + (gaps - gaps // 2)
-    columns_of = [torch.from_numpy(c).float() for c in (truth.x_nm, truth.y_nm, truth.z_nm, truth.photons)]
-    expected = recipe.psf.expected(
-        frame=torch.from_numpy(truth.frame),
-        x_nm=columns_of[0],
-        y_nm=columns_of[1],
-        z_nm=columns_of[2],
-        photons=columns_of[3],
-        frames=frames,
-        shape=(FIELD_PX, FIELD_PX),
-        pixel_size_nm=recipe.camera.pixel_size_nm,
-    )
-    counts = recipe.camera.expose(expected + float(recipe.background), rng).numpy()
-    light = np.full(frames, recipe.background)
-    return Movie(frames=counts, emitters=truth, background=light, camera=recipe.camera), separation
+    return simulate_known(truth, recipe, rng, frames=frames, size=(FIELD_PX, FIELD_PX)), separation
 
 
 def pair_figures(

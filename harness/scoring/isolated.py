@@ -8,26 +8,41 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
+from harness.localization import photons_of
 from harness.models import open_model
-from harness.ready import ReadyModel
-from simulators import Emitters, Recipe, load_recipe
+from harness.ready import MapModel, ReadyModel
+from simulators import Emitters, Localizations, Recipe, load_recipe
+from simulators.known import simulate_known
+from zoo import QUANTITIES
 
 from .bounds import emitter_variances
 from .matching import match
 
 PITCH_NM = 3200.0  # from one molecule to the next: none lies within 2 um
 EDGE_NM = 1200.0
+TOLERANCE_NM = 250.0
+SCENES = 3
+FEWEST = 30  # hits that a calibration needs
+OUTLIERS = 0.02  # largest errors over sigma that it leaves out, and what is left of a normal's spread then
+_SPREAD_LEFT = 0.9346
 
 
-def isolated_emitters(recipe: Recipe, frames: int, rng: np.random.Generator) -> Emitters:
+def isolated_emitters(
+    recipe: Recipe,
+    frames: int,
+    rng: np.random.Generator,
+    *,
+    photons: tuple[float, float] = (500.0, 10000.0),
+    z_range_nm: tuple[float, float] = (-300.0, 300.0),
+) -> Emitters:
     """Molecules on a loose grid, every third frame, on for that frame only; the frames between are empty.
 
-    Photons are 500 to 10,000 on a logarithmic scale, heights even within 300 nm of the focus.
+    Photons are even on a logarithmic scale, heights on a linear one.
     """
     height, width = recipe.size
     size_x, size_y = recipe.camera.pixel_size_nm
@@ -39,10 +54,75 @@ def isolated_emitters(recipe: Recipe, frames: int, rng: np.random.Generator) -> 
         frame=np.arange(count) // (rows * columns) * 3 + 1,
         x_nm=EDGE_NM + PITCH_NM * (cell % columns) + place[0],
         y_nm=EDGE_NM + PITCH_NM * (cell // columns) + place[1],
-        z_nm=rng.uniform(-300, 300, count),
-        photons=np.exp(rng.uniform(np.log(500), np.log(10000), count)),
+        z_nm=rng.uniform(*z_range_nm, count),
+        photons=np.exp(rng.uniform(np.log(photons[0]), np.log(photons[1]), count)),
         background=float(recipe.background) if isinstance(recipe.background, int | float) else 90.0,
     )
+
+
+def lone_hits(
+    model: ReadyModel, truth: Emitters, recipe: Recipe, *, frames: int, rng: np.random.Generator, background: float
+) -> tuple[Emitters, Localizations, int]:
+    """Lone molecules that a model finds, what it says of them, and how many localizations it gave in all."""
+    movie = simulate_known(truth, recipe, rng, frames=frames, background=background)
+    maps = model.raw(photons_of(movie.frames, movie.camera), frames, frames)
+    found = model.decode(maps, threshold=model.threshold, pixel_size_nm=movie.camera.pixel_size_nm)
+    pairs = match(truth=truth, found=found, tolerance_nm=TOLERANCE_NM)
+    return truth.pick(pairs.truth_index), found.pick(pairs.found_index), len(found)
+
+
+def sigma_scales(
+    model: MapModel, recipe: Recipe, rng: np.random.Generator, *, frames: int = 120
+) -> tuple[float, float, float, float]:
+    """Factors on a network's sigmas of photons, x, y, z (`EmitterMaps.sigma_scale`) that make them the spread of its
+    errors on lone molecules: the root mean square of error / sigma.
+
+    The largest 2 % of those, which are no measurement of the same molecule, are left out, and the rest taken for the
+    middle of a normal distribution. 1 where the network has no sigma or finds too few.
+
+    Args:
+        model: whose own factors count as 1.
+        recipe: the domain; its background and PSF width are taken at `SCENES` places of their ranges.
+        rng: where randomness comes from.
+        frames: of each scene; every third one holds molecules.
+
+    Source: Levi et al. 2022, doi:10.3390/s22155540, section 4 (scaling of the standard deviation).
+    """
+    plain = replace(model, output=model.output.with_(sigma_scale=(1.0, 1.0, 1.0, 1.0)))
+    ratios: dict[str, list[np.ndarray]] = {quantity: [] for quantity in QUANTITIES}
+    brightness = recipe.photons
+    photons = (500.0, 10000.0) if isinstance(brightness, int | float) else (brightness.low, brightness.high)
+    for scene in range(SCENES):
+        share = (scene + 0.5) / SCENES
+        psf = recipe.psf.model_dump()
+        if "sigma_nm" in psf:
+            psf["sigma_nm"] = _within(recipe.psf.sigma_nm, (share + 0.5) % 1)
+        here = recipe.with_(psf=psf, size=(64, 64))
+        truth = isolated_emitters(here, frames, rng, photons=photons, z_range_nm=recipe.z_range_nm)
+        hit, seen, _ = lone_hits(
+            plain, truth, here, frames=frames, rng=rng, background=_within(recipe.background, share)
+        )
+        for quantity in QUANTITIES:
+            name = quantity if quantity == "photons" else f"{quantity}_nm"
+            sigma = getattr(seen, "photons_sigma" if quantity == "photons" else f"{quantity}_sigma_nm")
+            error = getattr(seen, name) - getattr(hit, name)
+            known = np.isfinite(sigma) & np.isfinite(error) & (sigma > 0)
+            ratios[quantity].append(np.abs(error[known] / sigma[known]))
+    found = {quantity: np.sort(np.concatenate(parts)) for quantity, parts in ratios.items()}
+    kept = {quantity: values[: int(np.ceil(len(values) * (1 - OUTLIERS)))] for quantity, values in found.items()}
+    photons_, x, y, z = (
+        1.0 if len(values) < FEWEST else float(np.sqrt(np.mean(values**2))) / _SPREAD_LEFT for values in kept.values()
+    )
+    return photons_, x, y, z
+
+
+def _within(quantity: Any, share: float) -> float:
+    """The value at a share of a range, on its own scale; a number is itself."""
+    if isinstance(quantity, int | float):
+        return float(quantity)
+    if quantity.scale == "log":
+        return float(quantity.low * (quantity.high / quantity.low) ** share)
+    return float(quantity.low + share * (quantity.high - quantity.low))
 
 
 def isolated_study(
@@ -63,26 +143,11 @@ def isolated_study(
         ValueError: the model finds none of the molecules.
     """
     truth = isolated_emitters(recipe, frames, rng)
-    camera, pixel = recipe.camera, recipe.camera.pixel_size_nm
-    columns = [torch.from_numpy(c).float() for c in (truth.x_nm, truth.y_nm, truth.z_nm, truth.photons)]
-    expected = recipe.psf.expected(
-        frame=torch.from_numpy(truth.frame),
-        x_nm=columns[0],
-        y_nm=columns[1],
-        z_nm=columns[2],
-        photons=columns[3],
-        frames=frames,
-        shape=recipe.size,
-        pixel_size_nm=pixel,
-    )
-    counts = camera.expose(expected + float(truth.background[0]), rng)
-    photons = camera.to_photons(counts)
-    maps = model.raw(lambda first, last: photons[first:last], frames, frames)
-    found = model.decode(maps, threshold=model.threshold, pixel_size_nm=pixel)
-    pairs = match(truth=truth, found=found, tolerance_nm=250.0)
-    if not len(pairs.truth_index):
+    background = float(truth.background[0])
+    hit, seen, number = lone_hits(model, truth, recipe, frames=frames, rng=rng, background=background)
+    if not len(hit):
         raise ValueError(f"{model.name} finds none of {len(truth)} lone molecules; check its threshold")
-    hit, seen = truth.pick(pairs.truth_index), found.pick(pairs.found_index)
+    camera = recipe.camera
     bound = emitter_variances(hit, psf=recipe.psf, camera=camera, dimensions=3 if axial else 2)
     axes = {
         "x": (seen.x_nm - hit.x_nm, seen.x_sigma_nm, bound["x"]),
@@ -97,7 +162,7 @@ def isolated_study(
     for name, which in groups.items():
         row: dict[str, Any] = {"photons": name, "molecules": int(which.sum())}
         if name == "all":
-            row["found"] = f"{100 * len(hit) / len(truth):.1f} %, {len(found) - len(hit)} more"
+            row["found"] = f"{100 * len(hit) / len(truth):.1f} %, {number - len(hit)} more"
         else:
             row["found"] = ""
         for axis, (error, sigma, variance) in axes.items():

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import zoo
@@ -19,13 +20,16 @@ from harness.devices import describe_machine, pick_device, pick_precision, place
 from harness.environment import commit, package_version
 from harness.io.atomic import atomic_path
 from harness.models import create_network
-from harness.ready import Network
+from harness.ready import MapModel, Network
 from losses import create_loss
 from zoo import EmitterMaps, SRImage
 
 from .config import TrainConfig, list_training_recipes, load_training_recipe, make_config, read_config
 from .data import Endless, open_sources
 from .teaching import Batches, Teaching
+
+SIGMA_STREAM = 900_002
+"""Beside the seed, of the molecules that sigmas are calibrated on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,6 +365,10 @@ def _write_model(
     current = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
     network.cpu().load_state_dict(validate.weights)
     recipe = config.simulation() if config.source == "recipe" else None
+    if recipe is not None and isinstance(network, zoo.MapNetwork):
+        network.output = calibrated(
+            network, validate.threshold, recipe, seed=config.seed, frames=config.validation_frames
+        )
     card = {
         "threshold": validate.threshold,
         "scores": scores,
@@ -382,6 +390,20 @@ def _write_model(
     }
     zoo.save_weights(network, output, card)
     network.load_state_dict(current)
+
+
+def calibrated(network: zoo.MapNetwork, threshold: float | None, recipe: Any, *, seed: int, frames: int) -> EmitterMaps:
+    """The network's contract with the factors that make its sigmas the spread of its errors on lone molecules in about
+    so many frames."""
+    from harness.models import ready
+    from harness.scoring.isolated import SCENES, sigma_scales
+
+    if threshold is None:
+        return network.output
+    model = ready(network, {"threshold": threshold}, name="trained", device="cpu", precision="float32")
+    assert isinstance(model, MapModel)
+    rng = np.random.default_rng([seed, SIGMA_STREAM])
+    return network.output.with_(sigma_scale=sigma_scales(model, recipe, rng, frames=max(3, frames // SCENES)))
 
 
 def valid_range(recipe: Any) -> dict[str, Any]:

@@ -120,6 +120,15 @@ def test_z_counted_the_other_way_round_changes_its_sign():
     assert converted["z_sigma"].item() == pytest.approx(0.2)
 
 
+def test_a_teacher_is_believed_as_far_as_it_is_calibrated():
+    plain = EmitterMaps()
+    surer = EmitterMaps(sigma_scale=(1.0, 1.5, 2.0, 1.0))
+    converted = in_units_of(torch.full((1, 10, 1, 1), 0.2), surer, plain)
+    assert converted["x_sigma"].item() == pytest.approx(0.3)
+    assert converted["y_sigma"].item() == pytest.approx(0.4)
+    assert converted["x"].item() == pytest.approx(0.2)
+
+
 # ---- one grid
 
 

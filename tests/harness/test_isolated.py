@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from harness.scoring.bounds import emitter_variances
-from harness.scoring.isolated import isolated_emitters, isolated_study
-from simulators import Localizations, load_recipe
+from harness.scoring.isolated import isolated_emitters, isolated_study, sigma_scales
+from simulators import Emitters, Localizations, load_recipe
+from zoo import EmitterMaps
 
 RECIPE = load_recipe("tubes-2d-hd")
 
@@ -62,3 +63,49 @@ def test_error_over_bound_is_what_was_put_in(factor):
     bright = rows[-1]
     assert float(bright["mean sigma / RMSE, x"]) == pytest.approx(1 / factor, rel=0.2)
     assert sum(row["molecules"] for row in rows[1:]) == 1200
+
+
+@dataclass
+class Overconfident:
+    """Sees the truth with errors of 20, 30 and 400 (x, y, photons) and says they are 10, 40 and 400."""
+
+    output: EmitterMaps
+    seen: list[EmitterMaps]
+    truths: list[Emitters]
+    threshold: float = 0.5
+    name: str = "overconfident"
+
+    def raw(self, read: Any, total: int, count: int) -> torch.Tensor:
+        return torch.zeros(0)
+
+    def decode(self, raw: torch.Tensor, *, threshold: float, pixel_size_nm: Any) -> Localizations:
+        self.seen.append(self.output)
+        truth = self.truths.pop(0)
+        rng = np.random.default_rng(len(self.seen))
+        noise = rng.standard_normal((3, len(truth)))
+        wrong = rng.random(len(truth)) < 0.01  # another molecule's
+        return Localizations(
+            frame=truth.frame,
+            x_nm=truth.x_nm + np.where(wrong, 200.0, 20 * noise[0]),
+            y_nm=truth.y_nm + 30 * noise[1],
+            photons=truth.photons + 400 * noise[2],
+            x_sigma_nm=np.full(len(truth), 10.0),
+            y_sigma_nm=np.full(len(truth), 40.0),
+            photons_sigma=np.full(len(truth), 400.0),
+        )
+
+
+def test_the_calibration_finds_by_how_much_a_network_is_too_sure(monkeypatch):
+    truths: list[Emitters] = []
+
+    def kept(*given: Any, **more: Any) -> Emitters:
+        truths.append(isolated_emitters(*given, **more))
+        return truths[-1]
+
+    monkeypatch.setattr("harness.scoring.isolated.isolated_emitters", kept)
+    model = Overconfident(EmitterMaps(sigma_scale=(9.0, 9.0, 9.0, 9.0)), [], truths)
+    domain = load_recipe("epfl-2d")
+    photons, x, y, z = sigma_scales(model, domain, np.random.default_rng(1), frames=600)  # type: ignore[arg-type]
+    assert (photons, x, y) == pytest.approx((1.0, 2.0, 0.75), rel=0.04)
+    assert z == 1.0
+    assert all(output.sigma_scale == (1.0, 1.0, 1.0, 1.0) for output in model.seen)  # its own do not count

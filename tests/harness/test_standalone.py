@@ -31,6 +31,7 @@ def exported(folder: Path, name: str, **options) -> Path:
     if name == "compact":
         network.core.give.bias.data[0] = -0.5  # some pixels above the threshold
         network.core.give.weight.data.mul_(10)
+        network.output = network.output.with_(sigma_scale=(1.5, 1.25, 0.75, 2.0))
     else:
         torch.nn.init.normal_(network.core.up2.conv.weight, std=0.2)
     card = zoo.save_weights(network, folder / "weights", {"threshold": 0.4 if name == "compact" else 0.002})

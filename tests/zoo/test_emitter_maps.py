@@ -91,6 +91,17 @@ def test_unknown_photons_are_asked_for():
     assert target.photons.tolist() == [0.0]
 
 
+def test_calibration_widens_the_sigmas_alone():
+    plain = EmitterMaps(z_scale_nm=-500.0)
+    wider = plain.with_(sigma_scale=(0.5, 2.0, 3.0, 4.0))
+    maps = maps_of(plain, emitters(), count=1, height=6, width=6)
+    before, after = (output.decode(maps, threshold=0.5, pixel_size_nm=100.0) for output in (plain, wider))
+    for column, factor in (("photons_sigma", 0.5), ("x_sigma_nm", 2), ("y_sigma_nm", 3), ("z_sigma_nm", 4)):
+        assert getattr(after, column) == pytest.approx(factor * getattr(before, column))
+    for column in ("x_nm", "y_nm", "z_nm", "photons", "probability"):
+        assert getattr(after, column).tolist() == getattr(before, column).tolist()
+
+
 def test_a_map_without_z_says_nothing_of_it():
     output = EmitterMaps(channels=tuple(c for c in DECODE_CHANNELS if not c.startswith("z")))
     assert output.quantities == ("photons", "x", "y")
@@ -109,6 +120,8 @@ def test_a_map_without_z_says_nothing_of_it():
         ({"z_scale_nm": 0.0}, "z_scale_nm"),
         ({"background_scale": -1.0}, "background_scale"),
         ({"rule": "best"}, "rule is 'best'"),
+        ({"sigma_scale": (1.0, 1.0)}, "sigma_scale"),
+        ({"sigma_scale": (1.0, 1.0, 0.0, 1.0)}, "sigma_scale"),
     ],
 )
 def test_bad_contracts_are_refused(settings, message):
