@@ -31,7 +31,6 @@ class Quantize:
     """Python files that register further models."""
 
     def run(self) -> int:
-        from harness.distillation.plan import DistillPlan
         from harness.distillation.stages import export_student, score_model, test_movie
         from harness.models import load_network, open_model
         from harness.quantization import quantize
@@ -47,13 +46,12 @@ class Quantize:
             raise ValueError(f"{folder} is an export folder; its smaller forms are written into it, leave -o out")
         score = None
         if self.frames:
-            plan = DistillPlan(teacher="-", model="-", test=self.test, test_frames=self.frames)
-            movie = test_movie(plan)
+            movie = test_movie(self.test, frames=self.frames, size=(40, 40))
             threshold = open_model(folder / "model.onnx", device="cpu", threads=1).threshold
 
             def score(path: Path) -> dict[str, float]:
                 model = open_model(path, device="cpu", threads=1)
-                found = score_model(model, plan, movie, threshold=threshold)
+                found = score_model(model, movie, threshold=threshold)
                 return {name: found[name] for name in ("efficiency", "jaccard", "rmse_lateral_nm")}
 
         rows = quantize(folder, scores=score, seconds=self.seconds)

@@ -39,7 +39,7 @@ print(json.dumps([used.ru_utime + used.ru_stime, peak / 1024]))
 """
 
 
-def cost(folder: Path, file: str, movie: Path, *, scratch: Path, frames: int = FRAMES) -> dict[str, float]:
+def cost(folder: Path, file: str, counts: np.ndarray, *, scratch: Path, frames: int = FRAMES) -> dict[str, float]:
     """Processor time and memory of localizing a movie in a process of its own: the runner of the export folder, one
     thread.
 
@@ -47,15 +47,15 @@ def cost(folder: Path, file: str, movie: Path, *, scratch: Path, frames: int = F
 
     Args:
         folder: written by export. file: which file of it.
-        movie: at least `frames` frames; the first ones are used.
+        counts: a movie (frames, rows, columns), of which the first `frames` are used; at least 2.
         scratch: folder for what is written meanwhile.
 
     Returns:
         "cpu_s_per_1000" frames and "peak_mb" of the whole process.
     """
-    counts = tifffile.imread(movie)[:frames]
+    counts = counts[:frames]
     if len(counts) < 2:
-        raise ValueError(f"{movie} has {len(counts)} frames; at least 2 are needed to measure a rate")
+        raise ValueError(f"the movie has {len(counts)} frames; at least 2 are needed to measure a rate")
     used = []
     for number in (1, len(counts)):
         part = scratch / f"edge-{number}.tif"
@@ -72,13 +72,13 @@ def cost(folder: Path, file: str, movie: Path, *, scratch: Path, frames: int = F
 
 
 def edge_rows(
-    models: Mapping[str, tuple[Path, str]], movie: Path, *, scratch: Path, seconds: float = 3.0, size: int = 64
+    models: Mapping[str, tuple[Path, str]], counts: np.ndarray, *, scratch: Path, seconds: float = 3.0, size: int = 64
 ) -> dict[str, dict[str, float]]:
     """One-thread latency (all models interleaved in one run), throughput, memory, file size, processor time.
 
     Args:
         models: name -> (export folder, file in it).
-        movie: for `cost`.
+        counts: of a movie, for `cost`.
     """
     opened = {name: open_model(folder / file, device="cpu", threads=1) for name, (folder, file) in models.items()}
     times = time_models(opened, size=size, seconds=seconds)
@@ -91,7 +91,7 @@ def edge_rows(
             "ms_worst": 1e3 * times[name].worst,
             "frames_per_second": 1 / min(batches[name].median, times[name].median),
             "mb": (folder / file).stat().st_size / 1e6,
-            **cost(folder, file, movie, scratch=scratch),
+            **cost(folder, file, counts, scratch=scratch),
         }
     return rows
 
@@ -165,10 +165,4 @@ def plot_pareto(rows: Mapping[str, Mapping[str, Any]], path: Path, *, title: str
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     plt.close(figure)
-    return path
-
-
-def frames_for_cost(counts: np.ndarray, path: Path) -> Path:
-    """The first frames of a movie as a file that `cost` reads."""
-    tifffile.imwrite(path, counts[:FRAMES])
     return path

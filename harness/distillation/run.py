@@ -14,7 +14,7 @@ from harness.models import open_model
 from harness.quantization import quantize
 from leaderboard.statistics import Blocks, compare
 
-from .edge import edge_rows, frames_for_cost, pareto, plot_pareto
+from .edge import edge_rows, pareto, plot_pareto
 from .plan import DistillPlan, keep_plan
 from .report import write_report
 from .stages import Say, export_student, once, score_model, scores_of, test_movie, train_student
@@ -52,7 +52,7 @@ def distill(plan: DistillPlan, folder: Path, *, device: str = "auto", progress: 
             models[f"{kind}-{seed}"] = train_student(
                 plan, folder / f"{kind}-{seed}", seed=seed, taught=kind == "distilled", device=device, progress=progress
             )
-    movie = test_movie(plan)
+    movie = test_movie(plan.test, frames=plan.test_frames, size=plan.test_size)
     scores = scores_of(plan, models, folder / "scores", movie, device=device, say=say)
     kept = max((name for name in models if name.startswith("distilled")), key=lambda n: scores[n]["efficiency"])
     say(f"exporting {kept} and the teacher")
@@ -60,14 +60,13 @@ def distill(plan: DistillPlan, folder: Path, *, device: str = "auto", progress: 
     reference = export_student(Path(plan.teacher), folder / "teacher", threshold=scores["teacher"]["threshold"])
     forms = {"teacher": (reference, "model.onnx"), "student": (exported, "model.onnx")}
     if plan.quantize:
-        scores |= _quantized(plan, exported, folder, movie, scores[kept]["threshold"], say)
+        scores |= _quantized(exported, folder, movie, scores[kept]["threshold"], say)
         forms |= {f"student {form}": (exported, f"model.{form}.onnx") for form in ("int8", "float16")}
 
     def measured() -> dict[str, Any]:
         say("measuring time and memory, one thread, interleaved")
         with tempfile.TemporaryDirectory() as scratch:
-            part = frames_for_cost(movie.frames, Path(scratch) / "movie.tif")
-            return edge_rows(forms, part, scratch=Path(scratch))
+            return edge_rows(forms, movie.frames, scratch=Path(scratch))
 
     edge = once(folder / "edge.json", measured)
     scores["student"] = scores[kept]
@@ -86,15 +85,13 @@ def distill(plan: DistillPlan, folder: Path, *, device: str = "auto", progress: 
     )
 
 
-def _quantized(
-    plan: DistillPlan, exported: Path, folder: Path, movie: Any, threshold: float, say: Say
-) -> dict[str, dict[str, Any]]:
+def _quantized(exported: Path, folder: Path, movie: Any, threshold: float, say: Say) -> dict[str, dict[str, Any]]:
     """Scores of the smaller forms of the exported student, made unless they were."""
     found: dict[str, dict[str, Any]] = {}
 
     def work() -> dict[str, Any]:
         def scored(path: Path) -> dict[str, Any]:
-            result = score_model(open_model(path, device="cpu", threads=1), plan, movie, threshold=threshold)
+            result = score_model(open_model(path, device="cpu", threads=1), movie, threshold=threshold)
             found[path.name] = result
             return {name: result[name] for name in SCORE_KEYS}
 

@@ -18,7 +18,6 @@ from harness.scoring import report
 from harness.thresholding import find_threshold, validation_movies
 from harness.training import resolve_config, train
 from simulators import Camera, Movie, load_recipe, simulate
-from zoo import EmitterMaps
 
 from .plan import DistillPlan
 from .teaching import Lessons
@@ -59,22 +58,19 @@ def train_student(plan: DistillPlan, folder: Path, *, seed: int, taught: bool, d
     return folder
 
 
-def test_movie(plan: DistillPlan) -> Movie:
-    """The movie that everything is scored on."""
-    recipe = load_recipe(plan.test).with_(frames=plan.test_frames, size=plan.test_size)
+def test_movie(name: str, *, frames: int, size: tuple[int, int]) -> Movie:
+    """The movie of a recipe that models are scored on.
+
+    Args:
+        name: of the recipe, or its YAML file.
+        frames, size: of the movie; size as (rows, columns), camera pixels.
+    """
+    recipe = load_recipe(name).with_(frames=frames, size=size)
     return simulate(recipe, recipe.rng())
 
 
-def score_model(
-    model: ReadyModel, plan: DistillPlan, movie: Movie, *, threshold: float | None = None
-) -> dict[str, Any]:
-    """Scores on the test movie, with intervals and counts by blocks of frames.
-
-    Args:
-        threshold: default: found on the validation movies, as for every other model of the plan.
-    """
-    if threshold is None:
-        threshold = find_threshold(model, validation_movies(plan.recipe, movies=plan.validation_movies)).threshold
+def score_model(model: ReadyModel, movie: Movie, *, threshold: float) -> dict[str, Any]:
+    """Scores of a model on a movie at one threshold, with intervals and counts by blocks of frames."""
     found = localize(model, movie.frames, camera=movie.camera, threshold=threshold).localizations
     one = report(
         truth=movie.emitters, found=found, field_nm=field_nm(movie), n_frames=len(movie), curves=False
@@ -95,19 +91,16 @@ def export_student(folder: Path, output: Path, *, threshold: float | None) -> Pa
 def scores_of(
     plan: DistillPlan, models: Mapping[str, Path | str], folder: Path, movie: Movie, *, device: str, say: Say
 ) -> dict[str, dict[str, Any]]:
-    """Scores of models by name, kept in `folder`."""
+    """Scores of models by name, kept in `folder`; thresholds are those of its validation movies."""
     results = {}
     for name, source in models.items():
         if not (folder / f"{name}.json").is_file():
             say(f"scoring {name} on {plan.test}")
 
         def work(source: Path | str = source) -> dict[str, Any]:
-            return score_model(open_model(source, device=device, precision="float32"), plan, movie)
+            model = open_model(source, device=device, precision="float32")
+            validation = validation_movies(plan.recipe, movies=plan.validation_movies)
+            return score_model(model, movie, threshold=find_threshold(model, validation).threshold)
 
         results[name] = once(folder / f"{name}.json", work)
     return results
-
-
-def is_map(model: ReadyModel) -> bool:
-    """Whether it is a localization network."""
-    return isinstance(getattr(model, "output", None), EmitterMaps)

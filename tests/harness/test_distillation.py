@@ -188,11 +188,12 @@ def test_pareto_and_limits():
 
 def test_memory_of_this_process_does_not_count_in_its_child_s(tmp_path):
     (tmp_path / "localize.py").write_text("import numpy as np\nhere = np.ones(5_000_000)\n")  # 40 MB
-    tifffile.imwrite(tmp_path / "movie.tif", np.zeros((3, 4, 4), np.uint16))
     large = np.ones(50_000_000)  # 400 MB
-    used = cost(tmp_path, "model.onnx", tmp_path / "movie.tif", scratch=tmp_path)
+    used = cost(tmp_path, "model.onnx", np.zeros((3, 4, 4), np.uint16), scratch=tmp_path)
     assert 40 < used["peak_mb"] < 300
     assert len(large)
+    with pytest.raises(ValueError, match="1 frames; at least 2"):
+        cost(tmp_path, "model.onnx", np.zeros((1, 4, 4), np.uint16), scratch=tmp_path)
 
 
 def test_calibration_covers_the_extremes():
