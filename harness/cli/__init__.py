@@ -30,6 +30,7 @@ COMMANDS = {
     "distill": "train a small student by a large teacher; compare, export, quantise, report",
     "prune": "take whole channels out of a model",
     "quantize": "write int8 and half-precision files of a model, scored and timed",
+    "pick": "the best model within limits of file size, time and memory, from what was measured",
     "wobble": "measure on beads how far spots lie beside their emitters, over z",
     "calibrate": "make a PSF from a z-stack of beads",
     "estimate": "make a recipe from a movie, with a page that compares the two",

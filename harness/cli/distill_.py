@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ._limits import LimitOptions, SmallMachine
 from ._shared import CameraOptions, OptionalOutput, Plugins, load_plugins, parse_options
 
 
@@ -13,11 +14,14 @@ from ._shared import CameraOptions, OptionalOutput, Plugins, load_plugins, parse
 class Distill:
     """Train a small student by a large teacher; compare it, export it, quantise it, and write a report.
 
-    Finished stages are not repeated: give the same command again to go on after a stop. Examples:
+    Finished stages are not repeated: give the same command again to go on after a stop. With limits (--max-mb,
+    --max-ms, --max-peak-mb) the best model within them is named; `smlm-zoo pick` asks a finished folder for others.
+    Examples:
 
         smlm-zoo distill fid_storm fid-dsir-size --minutes 10 --compare -o runs/small
         smlm-zoo distill decode compact-48 --seeds 1 2 3 --compare -o runs/compact
         smlm-zoo distill drl_storm fid-5 --hint core.first.up3=core.body --hint-steps 300
+        smlm-zoo distill fid_storm fid-dsir-size -o runs/small --max-mb 5 --max-ms 20 --threads 1
         smlm-zoo distill decode fid-5 --data cells.tif --camera.pixel-size-nm 100 --camera.baseline 100
     """
 
@@ -63,6 +67,7 @@ class Distill:
     """Its frames."""
     quantize: bool = True
     """Also make int8 and half-precision files."""
+    machine: SmallMachine = field(default_factory=LimitOptions)
     device: str = "auto"
     """auto, cpu, cuda."""
     plugin: Plugins = ()
@@ -109,7 +114,9 @@ class Distill:
             quantize=self.quantize,
         )
         try:
-            report = distill(plan, folder, device=self.device)
+            report = distill(
+                plan, folder, limits=self.machine.limits(), threads=self.machine.threads, device=self.device
+            )
         except KeyboardInterrupt:
             print(f"stopped and saved; give the same command again to go on in {folder}")
             return 130

@@ -1,4 +1,4 @@
-"""What a model costs on a small machine, and which one fits given limits."""
+"""What a model costs on a small machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,10 @@ print(json.dumps([used.ru_utime + used.ru_stime, peak / 1024]))
 """
 
 
-def cost(folder: Path, file: str, counts: np.ndarray, *, scratch: Path, frames: int = FRAMES) -> dict[str, float]:
-    """Processor time and memory of localizing a movie in a process of its own: the runner of the export folder, one
-    thread.
+def cost(
+    folder: Path, file: str, counts: np.ndarray, *, scratch: Path, frames: int = FRAMES, threads: int = 1
+) -> dict[str, float]:
+    """Processor time and memory of localizing a movie in a process of its own: the runner of the export folder.
 
     The time of starting and loading is measured on one frame and taken off.
 
@@ -60,9 +61,9 @@ def cost(folder: Path, file: str, counts: np.ndarray, *, scratch: Path, frames: 
     for number in (1, len(counts)):
         part = scratch / f"edge-{number}.tif"
         tifffile.imwrite(part, counts[:number])
-        words = [str(part), "-o", str(scratch / "edge.csv"), "--file", file]
+        words = [str(part), "-o", str(scratch / "edge.csv"), "--file", file, "--threads", str(threads)]
         command = [sys.executable, "-c", _MEASURED, str(folder / RUNNER), *words]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         answer = subprocess.run(command, capture_output=True, text=True, env=environment)
         if answer.returncode:
             raise ValueError(f"{folder / RUNNER} failed on {file}: {answer.stderr.strip()[-300:]}")
@@ -72,15 +73,24 @@ def cost(folder: Path, file: str, counts: np.ndarray, *, scratch: Path, frames: 
 
 
 def edge_rows(
-    models: Mapping[str, tuple[Path, str]], counts: np.ndarray, *, scratch: Path, seconds: float = 3.0, size: int = 64
+    models: Mapping[str, tuple[Path, str]],
+    counts: np.ndarray,
+    *,
+    scratch: Path,
+    threads: int = 1,
+    seconds: float = 3.0,
+    size: int = 64,
 ) -> dict[str, dict[str, float]]:
-    """One-thread latency (all models interleaved in one run), throughput, memory, file size, processor time.
+    """Latency (all models interleaved in one run), throughput, memory, file size, processor time.
 
     Args:
         models: name -> (export folder, file in it).
         counts: of a movie, for `cost`.
+        scratch: folder for what is written meanwhile.
+        threads: of each model.
+        seconds: of timing. size: side of the timed frame.
     """
-    opened = {name: open_model(folder / file, device="cpu", threads=1) for name, (folder, file) in models.items()}
+    opened = {name: open_model(folder / file, device="cpu", threads=threads) for name, (folder, file) in models.items()}
     times = time_models(opened, size=size, seconds=seconds)
     batches = time_models(opened, batch=8, size=size, seconds=seconds)
     rows = {}
@@ -91,7 +101,7 @@ def edge_rows(
             "ms_worst": 1e3 * times[name].worst,
             "frames_per_second": 1 / min(batches[name].median, times[name].median),
             "mb": (folder / file).stat().st_size / 1e6,
-            **cost(folder, file, counts, scratch=scratch),
+            **cost(folder, file, counts, scratch=scratch, threads=threads),
         }
     return rows
 
@@ -111,31 +121,10 @@ def pareto(rows: Mapping[str, Mapping[str, Any]], *, cost: str = "ms", score: st
     return front
 
 
-def pick(
-    rows: Mapping[str, Mapping[str, Any]],
-    *,
-    max_mb: float = math.inf,
-    max_ms: float = math.inf,
-    max_peak_mb: float = math.inf,
-    score: str = "efficiency",
-) -> str:
-    """The best model within limits.
-
-    Raises:
-        ValueError: none is within them; says which comes nearest.
-    """
-    limits = {"mb": max_mb, "ms": max_ms, "peak_mb": max_peak_mb}
-    limits = {key: value for key, value in limits.items() if value < math.inf}
-    fitting = [name for name, row in rows.items() if all(row[key] <= value for key, value in limits.items())]
-    if not fitting:
-        nearest = min(rows, key=lambda name: max(rows[name][key] / value for key, value in limits.items()))
-        have = ", ".join(f"{key} {rows[nearest][key]:.3g} (limit {value:.3g})" for key, value in limits.items())
-        raise ValueError(f"no model is within the limits; nearest is {nearest}: {have}")
-    return max(fitting, key=lambda name: rows[name][score])
-
-
-def plot_pareto(rows: Mapping[str, Mapping[str, Any]], path: Path, *, title: str, limits: Sequence[float] = ()) -> Path:
-    """Efficiency over milliseconds, with intervals and the line of those that none beats."""
+def plot_pareto(
+    rows: Mapping[str, Mapping[str, Any]], path: Path, *, title: str, threads: int = 1, max_ms: float = math.inf
+) -> Path:
+    """Efficiency over milliseconds, with intervals, the line of those that none beats, and the limit of the time."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -152,12 +141,12 @@ def plot_pareto(rows: Mapping[str, Mapping[str, Any]], path: Path, *, title: str
         axes.errorbar(row["ms"], row["efficiency"], yerr=bars, fmt="o", capsize=3, color=f"C{number % 10}", label=name)
     front = pareto(rows)
     axes.plot([rows[n]["ms"] for n in front], [rows[n]["efficiency"] for n in front], color="0.7", zorder=0)
-    for limit in limits:
-        axes.axvline(limit, color="0.8", linestyle="--")
+    if max_ms < math.inf:
+        axes.axvline(max_ms, color="0.6", linestyle="--", label=f"limit {max_ms:g} ms")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.set_xlabel("milliseconds for a 64x64 frame, one thread, ONNX Runtime")
+    axes.set_xlabel(f"milliseconds for a 64x64 frame, ONNX Runtime, {threads} thread{'s' if threads > 1 else ''}")
     axes.set_ylabel("efficiency, with 95 % interval")
     axes.set_title(title)
     axes.grid(alpha=0.3)

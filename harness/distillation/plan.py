@@ -71,7 +71,8 @@ def keep_plan(plan: DistillPlan, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "distill.yaml"
     if path.is_file():
-        before, now = yaml.safe_load(path.read_text(encoding="utf-8")), plan.model_dump(mode="json")
+        kept = DistillPlan.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        before, now = kept.model_dump(mode="json"), plan.model_dump(mode="json")
         for key, value in now.items():
             if before.get(key) != value:
                 raise ValueError(

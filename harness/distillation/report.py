@@ -10,6 +10,7 @@ from typing import Any
 from harness.devices import describe_machine
 from harness.io.atomic import atomic_path
 
+from .limits import Choice
 from .plan import DistillPlan
 
 
@@ -22,6 +23,8 @@ def write_report(
     comparisons: Sequence[Mapping[str, Any]],
     front: Sequence[str],
     kept: str,
+    threads: int = 1,
+    picked: Choice | None = None,
 ) -> Path:
     """Write the page.
 
@@ -31,6 +34,8 @@ def write_report(
         scores: of every model. rows: figures of the forms that were timed.
         comparisons: distilled against alone, paired. front: names that none beats.
         kept: which training was exported.
+        threads: that time and memory were measured with.
+        picked: what the limits of a small machine leave.
     """
     machine = describe_machine()
     options = ", ".join(f"{key}={value}" for key, value in plan.options.items())
@@ -73,8 +78,8 @@ def write_report(
         "",
         "## On a small machine",
         "",
-        "One thread, ONNX Runtime, all forms interleaved; memory and processor time are those of the whole program "
-        "that localizes a movie.",
+        f"{'One thread' if threads == 1 else f'{threads} threads'}, ONNX Runtime, all forms interleaved; memory and "
+        "processor time are those of the whole program that localizes a movie.",
         "",
         "| form | efficiency | ms per 64x64 frame | frames/s | file, MB | peak memory, MB | CPU s per 1000 frames |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -90,6 +95,7 @@ def write_report(
         "",
         "\\* no other form is both faster and better. ![Efficiency over time](report.png)",
         "",
+        *([f"**{str(picked)[0].upper()}{str(picked)[1:]}.**", ""] if picked is not None else []),
         f"The student has {share:.0%} of its teacher's efficiency at {student['ms'] / teacher['ms']:.1%} of its time.",
         "",
         f"Machine: {machine['cpu']}, {machine['system']}. Figures: `scores/*.json`, `edge.json`; plan: `distill.yaml`.",
@@ -99,7 +105,18 @@ def write_report(
         temporary.write_text("\n".join(lines), encoding="utf-8")
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(
-            json.dumps({"rows": rows, "comparisons": list(comparisons), "front": list(front)}, indent=2) + "\n",
+            json.dumps(
+                {
+                    "rows": rows,
+                    "comparisons": list(comparisons),
+                    "front": list(front),
+                    "threads": threads,
+                    "limits": None if picked is None else picked.limits.given(),
+                    "best_within_limits": None if picked is None else picked.best,
+                },
+                indent=2,
+            )
+            + "\n",
             encoding="utf-8",
         )
     return path

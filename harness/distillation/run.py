@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from harness.quantization import quantize
 from leaderboard.statistics import Blocks, compare
 
 from .edge import edge_rows, pareto, plot_pareto
+from .limits import Limits, pick
 from .plan import DistillPlan, keep_plan
 from .report import write_report
 from .stages import Say, export_student, once, score_model, scores_of, test_movie, train_student
@@ -22,17 +24,28 @@ from .stages import Say, export_student, once, score_model, scores_of, test_movi
 SCORE_KEYS = ("efficiency", "jaccard", "rmse_lateral_nm")
 
 
-def distill(plan: DistillPlan, folder: Path, *, device: str = "auto", progress: bool = True, say: Say = print) -> Path:
+def distill(
+    plan: DistillPlan,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    threads: int = 1,
+    device: str = "auto",
+    progress: bool = True,
+    say: Say = print,
+) -> Path:
     """Train a student by a teacher, compare it, export it, quantise it, and write a report.
 
     The folder holds `distill.yaml` (the plan), `distilled-SEED/` and `alone-SEED/` (trainings), `scores/` and
-    `edge.json`, `teacher/` and `student/` (exports, the student's with its smaller forms), `report.md` and
-    `report.png`.
+    `edge.json` (of one thread; of more, `edge-THREADS.json`), `teacher/` and `student/` (exports, the student's with
+    its smaller forms), `report.md` and `report.png`.
     What is there already is not done again; a training that was stopped goes on.
 
     Args:
         plan: what to do.
         folder: to write.
+        limits: of a small machine; the report and `say` name the best model within them.
+        threads: that time and memory are measured with.
         device: auto, cpu, cuda; of the trainings and the scores.
         progress: show the trainings' bars.
         say: told what happens.
@@ -64,16 +77,25 @@ def distill(plan: DistillPlan, folder: Path, *, device: str = "auto", progress: 
         forms |= {f"student {form}": (exported, f"model.{form}.onnx") for form in ("int8", "float16")}
 
     def measured() -> dict[str, Any]:
-        say("measuring time and memory, one thread, interleaved")
+        say(f"measuring time and memory, {threads} thread{'s' if threads > 1 else ''}, interleaved")
         with tempfile.TemporaryDirectory() as scratch:
-            return edge_rows(forms, movie.frames, scratch=Path(scratch))
+            return edge_rows(forms, movie.frames, scratch=Path(scratch), threads=threads)
 
-    edge = once(folder / "edge.json", measured)
+    edge = once(folder / ("edge.json" if threads == 1 else f"edge-{threads}.json"), measured)
     scores["student"] = scores[kept]
     rows = {name: {**_figures(scores[name]), **edge[name]} for name in edge}
-    plot_pareto(rows, folder / "report.png", title=f"{plan.teacher} -> {plan.model}, {plan.test}")
+    picked = None if limits is None or not limits.given() else pick(rows, limits, threads=threads)
+    plot_pareto(
+        rows,
+        folder / "report.png",
+        title=f"{Path(plan.teacher).name} -> {plan.model}, {plan.test}",
+        threads=threads,
+        max_ms=math.inf if limits is None else limits.max_ms,
+    )
     comparisons = compared(scores, plan.seeds) if plan.compare else []
     say(f"writing {folder / 'report.md'}")
+    if picked is not None:
+        say(str(picked))
     return write_report(
         folder / "report.md",
         plan=plan,
@@ -82,6 +104,8 @@ def distill(plan: DistillPlan, folder: Path, *, device: str = "auto", progress: 
         comparisons=comparisons,
         front=pareto(rows),
         kept=kept,
+        threads=threads,
+        picked=picked,
     )
 
 

@@ -12,7 +12,7 @@ import zoo
 from distill import Settings
 from distill.calibration import calibration_frames, corners
 from harness.cli import main
-from harness.distillation import DistillPlan, distill, pareto, pick
+from harness.distillation import DistillPlan, Limits, distill, pareto, pick
 from harness.distillation.edge import cost
 from harness.distillation.plan import keep_plan
 from harness.distillation.run import compared
@@ -146,8 +146,10 @@ def test_the_whole_path_and_that_nothing_is_done_twice(teacher, tmp_path):
         assert (tmp_path / "run" / name).is_file(), name
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.onnx")}
     said = []
-    distill(plan, tmp_path / "run", progress=False, say=said.append)
+    distill(plan, tmp_path / "run", limits=Limits(max_mb=1e-4), progress=False, say=said.append)
     assert not any("scoring" in line or "measuring" in line for line in said)
+    assert any("no model is within the limits" in line for line in said)
+    assert "No model is within the limits" in report.read_text()
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.onnx")}
     figures = json.loads((tmp_path / "run" / "report.json").read_text())
     assert figures["rows"]["student"]["peak_mb"] > 10
@@ -173,17 +175,49 @@ def test_paired_comparison_joins_the_seeds():
     assert whole["better"] == "distilled"
 
 
+ROWS = {
+    "a": {"ms": 1.0, "efficiency": 50.0, "mb": 1.0, "peak_mb": 80.0},
+    "b": {"ms": 2.0, "efficiency": 45.0, "mb": 0.1, "peak_mb": 60.0},
+    "c": {"ms": 9.0, "efficiency": 70.0, "mb": 8.0, "peak_mb": 90.0},
+}
+
+
 def test_pareto_and_limits():
-    rows = {
-        "a": {"ms": 1.0, "efficiency": 50.0, "mb": 1.0, "peak_mb": 80.0},
-        "b": {"ms": 2.0, "efficiency": 45.0, "mb": 0.1, "peak_mb": 60.0},
-        "c": {"ms": 9.0, "efficiency": 70.0, "mb": 8.0, "peak_mb": 90.0},
-    }
-    assert pareto(rows) == ["a", "c"]
-    assert pick(rows, max_mb=5, max_ms=20) == "a"
-    assert pick(rows) == "c"
-    with pytest.raises(ValueError, match="nearest is b"):
-        pick(rows, max_mb=0.05)
+    assert pareto(ROWS) == ["a", "c"]
+    assert pick(ROWS, Limits(max_mb=5, max_ms=20)).best == "a"
+    assert pick(ROWS, Limits(max_mb=0.1)).best == "b"  # a limit may be reached
+    assert pick(ROWS, Limits()).best == "c"
+    none = pick(ROWS, Limits(max_mb=0.05, max_ms=1.5))
+    assert (none.best, none.nearest) == (None, "b")  # twice the size; a has 20 times, c 160 times
+    assert "nearest is b: file 0.1 MB (limit 0.05), time of a 64x64 frame 2 ms (limit 1.5)" in str(none)
+    with pytest.raises(ValueError, match="give a positive number"):
+        Limits(max_ms=0)
+    with pytest.raises(ValueError, match="peak memory of d was not measured"):
+        pick({"d": {"ms": 1.0, "efficiency": 1.0, "mb": 1.0}}, Limits(max_peak_mb=5))
+
+
+def test_a_finished_folder_is_asked_for_other_limits(tmp_path, capsys):
+    run, small = tmp_path / "run", tmp_path / "small"
+    run.mkdir()
+    small.mkdir()
+    (run / "report.json").write_text(json.dumps({"rows": ROWS, "threads": 1}))
+    forms = [{"form": "int8", "bytes": 200_000, "ms": 0.5, "efficiency": 60.0}]
+    (small / "quantized.json").write_text(json.dumps(forms))
+    assert main(["pick", str(run), "--max-mb", "5", "--max-ms", "20"]) == 0
+    assert "file at most 5 MB, time of a 64x64 frame at most 20 ms; 1 thread): a, efficiency 50.0" in said(capsys)
+    assert main(["pick", str(run), str(small), "--max-mb", "5"]) == 0
+    assert "small: int8, efficiency 60.0" in said(capsys)
+    assert main(["pick", str(run), "--max-ms", "0.5"]) == 1
+    assert "nearest is a: time of a 64x64 frame 1 ms (limit 0.5)" in said(capsys)
+    assert main(["pick", str(run), "--threads", "2"]) == 2
+    assert "measured with 1 thread, not 2" in capsys.readouterr().err
+    assert main(["pick", str(tmp_path)]) == 2
+    assert "no report.json" in capsys.readouterr().err
+
+
+def said(capsys):
+    """What was printed, in one line."""
+    return " ".join(capsys.readouterr().out.split())
 
 
 def test_memory_of_this_process_does_not_count_in_its_child_s(tmp_path):

@@ -1,0 +1,33 @@
+"""Options of a small machine's limits, shared by commands that pick a model."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from harness.distillation import Limits
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What the small machine allows: the best model within it is named."""
+
+    max_mb: float | None = None
+    """Limit of the file's size, MB."""
+    max_ms: float | None = None
+    """Limit of the time of one 64x64 frame, milliseconds."""
+    max_peak_mb: float | None = None
+    """Limit of the memory of the whole program that localizes a movie, MB."""
+    threads: int = 1
+    """Threads that time and memory are measured with."""
+
+    def limits(self) -> "Limits":
+        """Those that were given."""
+        from harness.distillation import Limits
+
+        given = {"max_mb": self.max_mb, "max_ms": self.max_ms, "max_peak_mb": self.max_peak_mb}
+        return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
+SmallMachine = Annotated[LimitOptions, tyro.conf.arg(name="")]
