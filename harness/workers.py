@@ -47,6 +47,7 @@ class Worker:
     def __init__(self, *, threads: int | None = None) -> None:
         import zoo
 
+        self._busy = False
         self._end, other = _context().Pipe()
         self._process = _context().Process(  # type: ignore[attr-defined]
             target=_serve, args=(other, threads, zoo.plugin_files()), daemon=True
@@ -65,9 +66,11 @@ class Worker:
         Raises:
             WorkerLost: the process ended before it answered.
         """
+        self._busy = True
         try:
             self._end.send((function, args, kwargs))
             good, value = self._end.recv()
+            self._busy = False
         except (EOFError, OSError) as error:
             self._process.join(10)
             code = self._process.exitcode
@@ -81,9 +84,13 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """End the process now."""
-        self._process.terminate()
-        self._process.join(10)
+        """End the process: at once where it is in a call; else it leaves by itself and leaves nothing behind."""
+        if not self._busy:
+            self._end.close()
+            self._process.join(5)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join(10)
         self._end.close()
 
     def __enter__(self) -> Self:
