@@ -42,19 +42,10 @@ def export_onnx(
     import onnx
 
     maps = isinstance(module, MapNetwork)
-    if example is None:
-        example = torch.zeros(2, getattr(module, "frames_in", 1) + 2 * maps, 24, 40)
     form: nn.Module = inference_form(module)
-    height, width = torch.export.Dim("height", min=1), torch.export.Dim("width", min=1)
-    multiple = getattr(module, "size_multiple", 1)
-    dynamic: Any = {0: torch.export.Dim("batch", min=1), 2: height, 3: width}
-    if multiple > 1:
-        dynamic[2], dynamic[3] = (
-            multiple * torch.export.Dim("rows", min=1),
-            multiple * torch.export.Dim("columns", min=1),
-        )
+    fitting, dynamic = free_sizes(form)
+    example = fitting if example is None else example
     if isinstance(form, MapNetwork):
-        dynamic[1] = torch.export.Dim("frames", min=form.frames_in)
         form = _WithScores(form)
     _quiet()
     with warnings.catch_warnings(), torch.no_grad():
@@ -79,6 +70,23 @@ def export_onnx(
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return path
+
+
+def free_sizes(module: nn.Module) -> tuple[torch.Tensor, dict[int, Any]]:
+    """Frames that a module takes, and which of their axes are free, for `torch.export`."""
+    maps = isinstance(module, MapNetwork)
+    example = torch.zeros(2, getattr(module, "frames_in", 1) + 2 * maps, 24, 40)
+    height, width = torch.export.Dim("height", min=1), torch.export.Dim("width", min=1)
+    multiple = getattr(module, "size_multiple", 1)
+    dynamic: dict[int, Any] = {0: torch.export.Dim("batch", min=1), 2: height, 3: width}
+    if multiple > 1:
+        dynamic[2], dynamic[3] = (
+            multiple * torch.export.Dim("rows", min=1),
+            multiple * torch.export.Dim("columns", min=1),
+        )
+    if maps:
+        dynamic[1] = torch.export.Dim("frames", min=getattr(module, "frames_in", 1))
+    return example, dynamic
 
 
 class _WithScores(nn.Module):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.models import open_model
-from harness.quantization import quantize
+from harness.models import load_network, open_model
+from harness.quantization import TUNED, Tuning, quantize, training_of
 from leaderboard.statistics import Blocks, compare
 
 from .edge import edge_rows, pareto, plot_pareto
@@ -73,8 +73,14 @@ def distill(
     reference = export_student(Path(plan.teacher), folder / "teacher", threshold=scores["teacher"]["threshold"])
     forms = {"teacher": (reference, "model.onnx"), "student": (exported, "model.onnx")}
     if plan.quantize:
-        scores |= _quantized(exported, folder, movie, scores[kept]["threshold"], say)
-        forms |= {f"student {form}": (exported, f"model.{form}.onnx") for form in ("int8", "float16")}
+        tuning = None
+        if plan.tune_minutes:
+            network, card = load_network(models[kept])
+            tuning = Tuning(network=network, config=training_of(card), minutes=plan.tune_minutes, progress=progress)
+        smaller = _quantized(exported, folder, movie, scores[kept]["threshold"], tuning, say)
+        scores |= smaller
+        made = [form for form in ("int8", TUNED, "float16") if f"student {form}" in smaller]
+        forms |= {f"student {form}": (exported, f"model.{form}.onnx") for form in made}
 
     def measured() -> dict[str, Any]:
         say(f"measuring time and memory, {threads} thread{'s' if threads > 1 else ''}, interleaved")
@@ -109,7 +115,9 @@ def distill(
     )
 
 
-def _quantized(exported: Path, folder: Path, movie: Any, threshold: float, say: Say) -> dict[str, dict[str, Any]]:
+def _quantized(
+    exported: Path, folder: Path, movie: Any, threshold: float, tuning: Tuning | None, say: Say
+) -> dict[str, dict[str, Any]]:
     """Scores of the smaller forms of the exported student, made unless they were."""
     found: dict[str, dict[str, Any]] = {}
 
@@ -119,7 +127,7 @@ def _quantized(exported: Path, folder: Path, movie: Any, threshold: float, say: 
             found[path.name] = result
             return {name: result[name] for name in SCORE_KEYS}
 
-        rows = quantize(exported, scores=scored, say=say)
+        rows = quantize(exported, scores=scored, tuning=tuning, say=say)
         return {"rows": rows, "scores": {row["form"]: found[row["file"]] for row in rows}}
 
     kept = once(folder / "scores" / "quantized.json", work)

@@ -13,7 +13,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ KINDS = ("float16", "bfloat16")
 
 
 def int8_file(
-    source: Path, target: Path, frames: Sequence[Tensor], *, keep_ends: bool = True, percentile: float | None = None
+    source: Path,
+    target: Path,
+    frames: Sequence[Tensor],
+    *,
+    keep_ends: bool = True,
+    percentile: float | None = None,
+    ranges: Mapping[str, tuple[float, int]] | None = None,
 ) -> Path:
     """Quantise the convolutions of an exported file.
 
@@ -37,6 +43,8 @@ def int8_file(
         keep_ends: the first and the last convolution stay float32: photons span three decades, and the last values are
             the result.
         percentile: of the activations that the 8 bits cover, e.g. 99.99; None covers all of them.
+        ranges: scale and zero point of each activation by name, instead of those that the frames give; see
+            `harness.quantization.tuning.activation_ranges`.
 
     Raises:
         ValueError: no frames, or a file without convolutions.
@@ -70,6 +78,11 @@ def int8_file(
     options: dict[str, Any] = {"WeightSymmetric": True, "ActivationSymmetric": False}
     if percentile is not None:
         options["CalibPercentile"] = percentile
+    if ranges is not None:
+        options["TensorQuantOverrides"] = {
+            tensor: [{"scale": np.array(scale, np.float32), "zero_point": np.array(zero, np.uint8)}]
+            for tensor, (scale, zero) in ranges.items()
+        }
     method = CalibrationMethod.MinMax if percentile is None else CalibrationMethod.Percentile
     quiet = contextlib.redirect_stdout(io.StringIO())
     with atomic_path(target) as temporary, tempfile.TemporaryDirectory() as scratch, quiet, _no_advice():
