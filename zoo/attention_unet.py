@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._blocks import Normalisation
+from ._blocks import Normalisation, choose
 from ._emitter_maps import EmitterMaps
 from ._map_network import MapNetwork
 from ._registry import Variant, register_model
@@ -106,22 +106,25 @@ def _double_conv(channels_in: int, between: int, channels: int) -> nn.Sequential
 
 
 class UNet(nn.Module):
-    """(N, channels_in, H, W) -> (N, width, H, W) with two steps down; any sides from 4 pixels."""
+    """(N, channels_in, H, W) -> (N, width, H, W) with `depth` steps down, 2 as published; any sides from 4 pixels."""
 
-    def __init__(self, channels_in: int, width: int):
+    def __init__(self, channels_in: int, width: int, *, depth: int = 2):
         super().__init__()
+        self.depth = depth
         self.first = nn.Conv2d(channels_in, width, 1)
         self.down1 = _double_conv(width, 2 * width, 2 * width)
-        self.down2 = _double_conv(2 * width, 4 * width, 4 * width)
-        self.up1 = _double_conv(6 * width, 3 * width, 2 * width)
+        if depth > 1:
+            self.down2 = _double_conv(2 * width, 4 * width, 4 * width)
+            self.up1 = _double_conv(6 * width, 3 * width, 2 * width)
         self.up2 = _double_conv(3 * width, 3 * width // 2, width)
         self.last = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         fine = self.first(x)
         middle = self.down1(F.max_pool2d(fine, 2))
-        coarse = self.down2(F.max_pool2d(middle, 2))
-        middle = self.up1(_beside(middle, coarse))
+        if self.depth > 1:
+            coarse = self.down2(F.max_pool2d(middle, 2))
+            middle = self.up1(_beside(middle, coarse))
         return self.last(self.up2(_beside(fine, middle)))
 
 
@@ -178,15 +181,16 @@ class AttentionUNetCore(nn.Module):
         width: features of the first U-Net; the second has twice as many.
         context: frames of a block, for `count_macs`.
         dropout: of the temporal attention, in training.
+        depth: steps down of both U-Nets, 1 or 2.
     """
 
     statistics = "block"  # norms over whole frames: the result depends on the crop
 
-    def __init__(self, *, width: int = 96, context: int = 50, dropout: float = 0.1):
+    def __init__(self, *, width: int = 96, context: int = 50, dropout: float = 0.1, depth: int = 2):
         super().__init__()
-        self.first = UNet(1, width)
+        self.first = UNet(1, width, depth=depth)
         self.time = TemporalAttention(width, dropout=dropout, context=context)
-        self.second = UNet(width, 2 * width)
+        self.second = UNet(width, 2 * width, depth=depth)
         self.heads = Heads(2 * width, slope=0.01)
         initialise(self)
 
@@ -270,15 +274,17 @@ def check_width(width: int, context: int) -> None:
     },
 )
 def attention_unet(
-    *, width: int = 96, context: int = 50, normalisation: str = "block", dropout: float = 0.1
+    *, width: int = 96, depth: int = 2, context: int = 50, normalisation: str = "block", dropout: float = 0.1
 ) -> AttentionUNet:
-    """Attention U-Net (V2) with `width` features (a multiple of 8; 16 to 32 for CPUs), blocks of `context` frames,
-    `normalisation` (block, block_min_max, dataset for a fixed calibration) and `dropout` of the attention.
+    """Attention U-Net (V2) with `width` features (a multiple of 8; 16 to 32 for CPUs), U-Nets of `depth` steps down (1
+    or 2), blocks of `context` frames, `normalisation` (block, block_min_max, dataset for a fixed calibration) and
+    `dropout` of the attention.
 
     One 64x64 frame costs 26.4 GMAC at width 96 (2.9 at 32), nearly all of it in convolutions.
     """
     check_width(width, context)
-    core = AttentionUNetCore(width=width, context=context, dropout=dropout)
+    choose("depth", depth, (1, 2))
+    core = AttentionUNetCore(width=width, context=context, dropout=dropout, depth=depth)
     return AttentionUNet(
         core, output=EmitterMaps(channels=CHANNELS), normalisation=normalisation, context=context, longest=POSITIONS
     )

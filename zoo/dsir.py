@@ -18,10 +18,11 @@ from ._outputs import SRImage
 from ._registry import Variant, register_model
 
 STATISTICS = ("image", "batch", "running")
+DEPTHS = (1, 2, 3)
 
 
 class DSIR(nn.Module):
-    """(N, 1, h, w) -> (N, 1, h, w), never negative; h and w multiples of 8.
+    """(N, 1, h, w) -> (N, 1, h, w), never negative; h and w multiples of 2**depth.
 
     Args:
         separate_norm: one batch norm per place, named norm1 to norm7, instead of the shared bn1, bn2, bn4.
@@ -29,45 +30,52 @@ class DSIR(nn.Module):
             the stored ones ("running"). Default: image for shared norms, running for separate ones. Training
             uses those of the batch.
         width: channels of the widest layers.
+        depth: poolings; 3 as published.
     """
 
-    def __init__(self, *, separate_norm: bool = False, statistics: str | None = None, width: int = 16):
+    def __init__(
+        self, *, separate_norm: bool = False, statistics: str | None = None, width: int = 16, depth: int = 3
+    ) -> None:
         super().__init__()
         check_width(width)
+        choose("depth", depth, DEPTHS)
         wide, thin = width, scaled(8, width, 16)
         self.statistics = statistics or ("running" if separate_norm else "image")
         choose("statistics", self.statistics, STATISTICS)
         self.pool = nn.MaxPool2d(2)
         self.activation = nn.ReLU()
-        self.conv1 = nn.Conv2d(1, wide, 3, padding=1)
-        self.conv2 = nn.Conv2d(wide, thin, 3, padding=1)
-        self.conv3 = nn.Conv2d(thin, thin, 3, padding=1)
-        self.convt1 = nn.ConvTranspose2d(thin, thin, 2, stride=2)
-        self.convt2 = nn.ConvTranspose2d(thin, wide, 2, stride=2)
-        self.convt3 = nn.ConvTranspose2d(wide, thin, 2, stride=2)
+        falling = (wide, thin, thin)[:depth]  # channels after each convolution on the way down
+        rising = (*falling[-2::-1], thin)  # and after each on the way up
+        self.down = tuple(f"conv{step}" for step in range(1, depth + 1))
+        self.up = tuple(f"convt{step}" for step in range(4 - depth, 4))
+        for name, before, after in zip(self.down, (1, *falling), falling, strict=False):
+            self.add_module(name, nn.Conv2d(before, after, 3, padding=1))
+        for name, before, after in zip(self.up, (falling[-1], *rising), rising, strict=False):
+            self.add_module(name, nn.ConvTranspose2d(before, after, 2, stride=2))
         self.conv4 = nn.Conv2d(thin, 1, 3, padding=1)
+        after_each = (*falling, *rising, 1)
         if separate_norm:
-            self.norm_names = tuple(f"norm{place}" for place in range(1, 8))
-            for name, channels in zip(self.norm_names, (wide, thin, thin, thin, wide, thin, 1), strict=True):
+            self.norm_names = tuple(f"norm{place}" for place in range(1, len(after_each) + 1))
+            for name, channels in zip(self.norm_names, after_each, strict=True):
                 self.add_module(name, nn.BatchNorm2d(channels))
         else:
-            self.norm_names = ("bn1", "bn2", "bn2", "bn2", "bn1", "bn2", "bn4")
+            first = ["bn1", "bn2", "bn2"][:depth]
+            self.norm_names = (*first, *first[-2::-1], "bn2", "bn4")
             self.bn1, self.bn2, self.bn4 = nn.BatchNorm2d(wide), nn.BatchNorm2d(thin), nn.BatchNorm2d(1)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.xavier_normal_(layer.weight)
                 assert layer.bias is not None
                 nn.init.normal_(layer.bias)
-        nn.init.constant_(self._norm_at(6).bias, 0.1)
+        nn.init.constant_(self._norm_at(-1).bias, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(self._norm(0, self.conv1(x)))  # (N, 16, h/2, w/2)
-        x = self.pool(self._norm(1, self.conv2(x)))  # (N, 8, h/4, w/4)
-        x = self.pool(self._norm(2, self.conv3(x)))  # (N, 8, h/8, w/8)
-        x = self._norm(3, self.convt1(x))  # (N, 8, h/4, w/4)
-        x = self._norm(4, self.convt2(x))  # (N, 16, h/2, w/2)
-        x = self._norm(5, self.convt3(x))  # (N, 8, h, w)
-        return self._norm(6, self.conv4(x))  # (N, 1, h, w)
+        # channels as published: 16, 8, 8 on the way down to h/8, then 8, 16, 8 up to h
+        for place, name in enumerate(self.down):
+            x = self.pool(self._norm(place, self.get_submodule(name)(x)))
+        for place, name in enumerate(self.up, start=len(self.down)):
+            x = self._norm(place, self.get_submodule(name)(x))
+        return self._norm(-1, self.conv4(x))  # (N, 1, h, w)
 
     def _norm_at(self, place: int) -> nn.BatchNorm2d:
         norm = self.get_submodule(self.norm_names[place])
@@ -107,15 +115,16 @@ def dsir(
     separate_norm: bool = False,
     statistics: str | None = None,
     width: int = 16,
+    depth: int = 3,
     upsampling: int = 8,
     normalisation: str = "dataset",
     enlarge: str = "bilinear",
 ) -> ImageNetwork:
-    """DSIR with shared norms, or one per place; `statistics` and `width` as in the class."""
+    """DSIR with shared norms, or one per place; `statistics`, `width` and `depth` (1 to 3) as in the class."""
     return ImageNetwork(
-        DSIR(separate_norm=separate_norm, statistics=statistics, width=width),
+        DSIR(separate_norm=separate_norm, statistics=statistics, width=width, depth=depth),
         output=image_output(upsampling=upsampling, target_scale=1.0),
         normalisation=normalisation,
         enlarge=enlarge,
-        core_multiple=8,
+        core_multiple=2**depth,
     )

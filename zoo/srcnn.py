@@ -18,25 +18,39 @@ from ._outputs import SRImage
 from ._registry import Variant, register_model
 
 _KERNELS = {"9-1-5": (9, 1, 5), "9-5-5": (9, 5, 5), "dl4smlm": (3, 1, 3)}
+DEPTHS = (2, 3, 4, 5)
 
 
 class SRCNN(nn.Module):
-    """Patch features, mapping, reconstruction: (N, 1, h, w) -> (N, 1, h, w)."""
+    """Patch features, mapping, reconstruction: (N, 1, h, w) -> (N, 1, h, w).
 
-    def __init__(self, *, kernels: Sequence[int] = (9, 1, 5), norm: bool = False, width: int = 64):
+    Args:
+        kernels: sizes of the three convolutions.
+        norm: a batch norm after each.
+        width: features of a patch; half as many are mapped to.
+        depth: convolutions in all; further ones map on, of fewer the mapping goes.
+    """
+
+    def __init__(self, *, kernels: Sequence[int] = (9, 1, 5), norm: bool = False, width: int = 64, depth: int = 3):
         super().__init__()
         if len(kernels) != 3 or any(size < 1 or size % 2 == 0 for size in kernels):
             raise ValueError(f"kernels are {tuple(kernels)}; SRCNN needs three odd sizes, e.g. (9, 1, 5)")
         check_width(width)
+        choose("depth", depth, DEPTHS)
         mapped = scaled(32, width, 64)
         self.extract = ConvBlock(1, width, kernels[0], norm=norm, activation=nn.ReLU())
-        self.map = ConvBlock(width, mapped, kernels[1], norm=norm, activation=nn.ReLU())
-        self.rebuild = ConvBlock(mapped, 1, kernels[2], norm=norm)
+        self.map: nn.Module = nn.Identity()
+        if depth > 2:
+            self.map = ConvBlock(width, mapped, kernels[1], norm=norm, activation=nn.ReLU())
+        self.more = nn.Sequential(
+            *(ConvBlock(mapped, mapped, kernels[1], norm=norm, activation=nn.ReLU()) for _ in range(depth - 3))
+        )
+        self.rebuild = ConvBlock(mapped if depth > 2 else width, 1, kernels[2], norm=norm)
         kaiming_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.extract(x)  # (N, width, h, w)
-        x = self.map(x)  # (N, width / 2, h, w)
+        x = self.more(self.map(x))  # (N, width / 2, h, w)
         return self.rebuild(x)  # (N, 1, h, w)
 
 
@@ -68,11 +82,13 @@ def srcnn(
     variant: str = "9-1-5",
     kernels: Sequence[int] | None = None,
     width: int = 64,
+    depth: int = 3,
     upsampling: int = 8,
     normalisation: str = "dataset",
     enlarge: str = "bicubic",
 ) -> ImageNetwork:
-    """SRCNN in the form `variant` (9-1-5, 9-5-5, dl4smlm), or with other `kernels`, and `width` features of a patch."""
+    """SRCNN in the form `variant` (9-1-5, 9-5-5, dl4smlm), or with other `kernels`; `width` features of a patch and
+    `depth` convolutions (2 to 5)."""
     choose("variant", variant, tuple(_KERNELS))
-    core = SRCNN(kernels=kernels or _KERNELS[variant], norm=variant == "dl4smlm", width=width)
+    core = SRCNN(kernels=kernels or _KERNELS[variant], norm=variant == "dl4smlm", width=width, depth=depth)
     return ImageNetwork(core, output=image_output(upsampling=upsampling), normalisation=normalisation, enlarge=enlarge)

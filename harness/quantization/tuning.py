@@ -105,11 +105,11 @@ def places_of(path: Path) -> list[Place]:
         if node.op_type != "Conv":
             continue
         source, kernel = (made.get(name) for name in node.input[:2])
-        rounded = kernel is not None and kernel.op_type == "DequantizeLinear"
         before = None
         if source is not None and source.op_type == "DequantizeLinear":
             before = ranges[made[source.input[0]].input[0]]
-        stored = kernel.input[0] if rounded else node.input[1]
+        rounded = kernel is not None and kernel.op_type == "DequantizeLinear"
+        stored = kernel.input[0] if kernel is not None and rounded else node.input[1]
         places.append(
             Place(
                 names=(node.output[0], stored.removesuffix("_quantized")),
@@ -207,7 +207,8 @@ def _fold_norm(graph: Any, convolution: Any) -> None:
     if len(users) != 1 or users[0].target is not torch.ops.aten.batch_norm.default or users[0].args[5]:
         return
     norm = users[0]
-    gamma, beta, mean, variance, eps = *norm.args[1:5], norm.args[7]
+    gamma, beta, mean, variance = norm.args[1:5]
+    eps = norm.args[7]
     x, weight, bias, *rest = [*convolution.args, None][: max(3, len(convolution.args))]
     with graph.inserting_before(convolution):
         kernel = graph.call_function(_folded_kernel, (weight, gamma, variance, eps))
