@@ -165,3 +165,28 @@ def test_ctrl_c_leaves_nothing_half_written(fid, monkeypatch):
     left = {path.name for path in folder.iterdir()} - {"quantized.json"}
     forms = {f"model.{form}.onnx" for form in ("int8", "float16", "bfloat16")}
     assert left == forms | {"model.onnx", "card.json", "localize.py", "static.onnx"}
+
+
+def test_several_models_make_one_table(monkeypatch, capsys):
+    from harness.cli import main
+    from harness.cli.quantize_ import Quantize
+
+    plain = {"form": "float32", "ms": 8.0, "bytes": 4_000_000, "speed": 1.0, "jaccard": 80.0, "efficiency": 70.0}
+    small = {"form": "int8", "ms": 4.0, "bytes": 1_000_000, "speed": 2.0, "jaccard": 79.5, "efficiency": 69.0}
+
+    def quantized(command, name, *, among_others=False):
+        if name == "b":
+            raise ValueError("no convolutions")
+        return name, [plain, {**small, "jaccard_lost": 0.5}, {**plain, "form": "float16", "jaccard_lost": 0.0}]
+
+    monkeypatch.setattr(Quantize, "_quantized", quantized)
+    assert main(["quantize", "a", "b", "c"]) == 1
+    shown = capsys.readouterr()
+    rows = [line.split("│") for line in shown.out.splitlines() if "│" in line]
+    assert [row[1].strip() for row in rows] == ["a", "c"]
+    assert [cell.strip() for cell in rows[0][3:-1]] == [
+        *("8.00", "4.00", "2.00x", "4.000", "1.000", "0.25", "80.0 -> 79.5", "+0.5", "70.0 -> 69.0")
+    ]
+    assert "b was left out: no convolutions" in shown.err
+    assert main(["quantize"]) == 2
+    assert "no model named" in capsys.readouterr().err
