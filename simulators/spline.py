@@ -27,6 +27,7 @@ from .psf import Unit
 
 MOST_NUMBERS = 1 << 28  # coefficients in a table; more is taken for a damaged or hostile file
 _CHUNK = 1 << 23  # numbers in one block of single images
+_PIECE = 1 << 19  # likewise on the CPU, where memory of larger ones is mapped and cleared afresh each time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -171,7 +172,7 @@ class SplinePSF(StrictModel):
     beyond: Literal["refuse", "clamp"] = "refuse"
     sha256: str | None = None
     _table: SplineTable = PrivateAttr()
-    _cast: dict[tuple[torch.device, torch.dtype], Tensor] = PrivateAttr(default_factory=dict)
+    _cast: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = PrivateAttr(default_factory=dict)
 
     @field_validator("file", mode="before")
     @classmethod
@@ -233,13 +234,15 @@ class SplinePSF(StrictModel):
         image = x_nm.new_zeros(frames * tall * long)
         down = torch.arange(high, device=x_nm.device)[:, None] * long + torch.arange(broad, device=x_nm.device)
         down = down.reshape(-1).to(torch.int32 if len(image) < 2**31 else torch.int64)
-        step = max(1, _CHUNK // (high * broad))
+        seen = seen[torch.argsort(place.key[seen], stable=True)]
+        weights = place.weights(seen, (_powers,) * 3, photons[seen].to(x_nm.dtype))
+        first = (frame[seen] * tall + place.row[seen] + high) * long + place.column[seen] + broad
+        key, first = place.key[seen], first.to(down.dtype)[:, None]
+        step = max(1, (_PIECE if x_nm.device.type == "cpu" else _CHUNK) // (high * broad))
         for begin in range(0, len(seen), step):
-            some = seen[begin : begin + step]
-            spots, order = self._images(place, some, (_powers,) * 3, photons[some].to(x_nm.dtype))
-            some = some[order]
-            first = (frame[some] * tall + place.row[some] + high) * long + place.column[some] + broad
-            index = (first.to(down.dtype)[:, None] + down).reshape(-1)
+            some = slice(begin, begin + step)
+            spots = self._spots(key[some], weights[some])
+            index = (first[some] + down).reshape(-1)
             # In place where no gradient is wanted: the copy of the whole image is what would cost.
             image = (image.index_add if spots.requires_grad else image.index_add_)(0, index, spots.reshape(-1))
         return image.reshape(frames, tall, long)[:, high : high + shape[0], broad : broad + shape[1]]
@@ -260,6 +263,9 @@ class SplinePSF(StrictModel):
         """
         place = self._place(x_nm, y_nm, z_nm, pixel_size_nm)
         every = torch.arange(len(x_nm), device=x_nm.device)
+        order = torch.argsort(place.key, stable=True)
+        back = torch.empty_like(order)
+        back[order] = every
         high, broad = self._pixels
         # Where in the spot each pixel of the region lies; one dark row and column more for those outside it.
         rows = _inside(torch.arange(shape[0], device=x_nm.device) - place.row[:, None], high)
@@ -273,9 +279,7 @@ class SplinePSF(StrictModel):
             ((_powers, _slopes, _powers), -per_y),
             ((_powers, _powers, _slopes), 1 / self._table.dz_nm),
         ):
-            spots, order = self._images(place, every, kinds, None)
-            back = torch.empty_like(order)
-            back[order] = every
+            spots = self._spots(place.key[order], place.weights(order, kinds, None))
             spots = torch.nn.functional.pad(scale * spots[back].reshape(-1, high, broad), (0, 1, 0, 1))
             parts.append(spots[every[:, None, None], rows[:, :, None], columns[:, None, :]])
         return Unit(parts[0], parts[1], parts[2], torch.where(still, 0.0, parts[3]))
@@ -309,32 +313,28 @@ class SplinePSF(StrictModel):
         key = (layer.long() * table.oversampling + phase_y) * table.oversampling + phase_x
         return _Place(row=row, column=column, key=key, fractions=(u, v, w - layer))
 
-    def _images(
-        self, place: _Place, some: Tensor, kinds: tuple[_Weights, _Weights, _Weights], light: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Spots (n, pixels) of the emitters `some`, in the order that is returned beside them."""
-        key = place.key[some]
-        order = torch.argsort(key, stable=True)
-        u, v, w = (fraction[some[order]] for fraction in place.fractions)
-        x, y, z = (kind(part) for kind, part in zip(kinds, (u, v, w), strict=True))
-        if light is not None:
-            z = z * light[order][:, None]
-        weights = (z[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]).reshape(len(u), 64)
-        coefficients = self._coefficients(u.device, u.dtype)
-        counts = torch.bincount(key, minlength=len(coefficients)).tolist()
-        parts = torch.split(weights, counts)
-        spots = [part @ coefficients[number] for number, part in enumerate(parts) if len(part)]
-        pixels = coefficients.shape[2]
-        return (torch.cat(spots) if spots else u.new_zeros((0, pixels))), order
+    def _spots(self, key: Tensor, weights: Tensor) -> Tensor:
+        """Spots (n, pixels) of emitters whose keys rise, from their weights (n, 64)."""
+        blocks = self._coefficients(weights.device, weights.dtype)
+        keys, counts = torch.unique_consecutive(key, return_counts=True)
+        sizes = counts.tolist()
+        pairs = zip(torch.split(weights, sizes), (blocks[number] for number in keys.tolist()), strict=True)
+        if weights.requires_grad and sizes:
+            return torch.cat([part @ block for part, block in pairs])
+        # Without a gradient straight into one tensor: a copy less.
+        spots = weights.new_empty((len(weights), blocks[0].shape[1]))
+        for (part, block), out in zip(pairs, torch.split(spots, sizes), strict=True):
+            torch.mm(part, block, out=out)
+        return spots
 
-    def _coefficients(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """(heights x phases, 64, pixels of a spot), kept for the next call."""
+    def _coefficients(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """(64, pixels of a spot) for every height and phase, kept for the next call."""
         if (device, dtype) not in self._cast:
             table, (high, broad) = self._table, self._pixels
             s = table.oversampling
             array = torch.from_numpy(table.coefficients).to(device, dtype).reshape(-1, 64, high, s, broad, s)
             array = array.permute(0, 3, 5, 1, 2, 4).reshape(-1, 64, high * broad)
-            self._cast[device, dtype] = array.contiguous()
+            self._cast[device, dtype] = array.contiguous().unbind()
         return self._cast[device, dtype]
 
 
@@ -346,6 +346,13 @@ class _Place:
     column: Tensor
     key: Tensor
     fractions: tuple[Tensor, Tensor, Tensor]
+
+    def weights(self, some: Tensor, kinds: tuple[_Weights, _Weights, _Weights], light: Tensor | None) -> Tensor:
+        """What the coefficients of the emitters `some` are multiplied with, (n, 64)."""
+        x, y, z = (kind(part[some]) for kind, part in zip(kinds, self.fractions, strict=True))
+        if light is not None:
+            z = z * light[:, None]
+        return (z[:, :, None] * (y[:, :, None] * x[:, None, :]).reshape(-1, 1, 16)).reshape(-1, 64)
 
 
 _Weights = Callable[[Tensor], Tensor]

@@ -115,7 +115,7 @@ def test_drawing_is_the_sum_of_single_spots_also_beyond_the_border(psf, monkeypa
     torch.testing.assert_close(drawn(torch.float64), plain, atol=1e-9, rtol=0)
     assert drawn(torch.float32).dtype == torch.float32
     torch.testing.assert_close(drawn(torch.float32).double(), plain, atol=0.05, rtol=0)
-    monkeypatch.setattr("simulators.spline._CHUNK", 21 * 21 * 7)
+    monkeypatch.setattr("simulators.spline._PIECE", 21 * 21 * 7)
     torch.testing.assert_close(drawn(torch.float64), plain, atol=1e-9, rtol=0)
     none = x[:0]
     empty = psf.expected(
@@ -141,6 +141,8 @@ def test_drawing_is_differentiable(psf):
         )
 
     assert torch.autograd.gradcheck(drawn, start, eps=1e-3, atol=1e-4)
+    none = [column[:0] for column in start[:3]]
+    assert psf.values_and_derivatives(*none, shape=(8, 7), pixel_size_nm=NM).image.shape == (0, 8, 7)
 
 
 def test_beyond_the_table_z_is_refused_or_held_never_a_sawtooth(psf):
