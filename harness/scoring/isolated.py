@@ -28,8 +28,7 @@ EDGE_NM = 1200.0
 TOLERANCE_NM = 250.0
 SCENES = 3
 FEWEST = 30  # hits that a calibration needs
-OUTLIERS = 0.02  # largest errors over sigma that it leaves out, and what is left of a normal's spread then
-_SPREAD_LEFT = 0.9346
+_MEDIAN_OF_NORMAL = 0.67449  # of the magnitude of standard normal numbers
 
 
 def isolated_emitters(
@@ -75,10 +74,10 @@ def sigma_scales(
     model: MapModel, recipe: Recipe, rng: np.random.Generator, *, frames: int = 120
 ) -> tuple[float, float, float, float]:
     """Factors on a network's sigmas of photons, x, y, z (`EmitterMaps.sigma_scale`) that make them the spread of its
-    errors on lone molecules: the root mean square of error / sigma.
+    errors on lone molecules: the spread of error / sigma.
 
-    The largest 2 % of those, which are no measurement of the same molecule, are left out, and the rest taken for the
-    middle of a normal distribution. 1 where the network has no sigma or finds too few.
+    It is taken from the median, since molecules mistaken for others, or found with a sigma of next to nothing, are no
+    measure of the rest. 1 where the network has no sigma or finds too few.
 
     Args:
         model: whose own factors count as 1.
@@ -108,12 +107,12 @@ def sigma_scales(
             error = getattr(seen, name) - getattr(hit, name)
             known = np.isfinite(sigma) & np.isfinite(error) & (sigma > 0)
             ratios[quantity].append(np.abs(error[known] / sigma[known]))
-    found = {quantity: np.sort(np.concatenate(parts)) for quantity, parts in ratios.items()}
-    kept = {quantity: values[: int(np.ceil(len(values) * (1 - OUTLIERS)))] for quantity, values in found.items()}
-    photons_, x, y, z = (
-        1.0 if len(values) < FEWEST else float(np.sqrt(np.mean(values**2))) / _SPREAD_LEFT for values in kept.values()
-    )
-    return photons_, x, y, z
+    found = {quantity: np.concatenate(parts) for quantity, parts in ratios.items()}
+    spread = {
+        quantity: float(np.median(values)) / _MEDIAN_OF_NORMAL if len(values) >= FEWEST else 1.0
+        for quantity, values in found.items()
+    }
+    return spread["photons"], spread["x"], spread["y"], spread["z"]
 
 
 def _within(quantity: Any, share: float) -> float:

@@ -106,6 +106,6 @@ def test_the_calibration_finds_by_how_much_a_network_is_too_sure(monkeypatch):
     model = Overconfident(EmitterMaps(sigma_scale=(9.0, 9.0, 9.0, 9.0)), [], truths)
     domain = load_recipe("epfl-2d")
     photons, x, y, z = sigma_scales(model, domain, np.random.default_rng(1), frames=600)  # type: ignore[arg-type]
-    assert (photons, x, y) == pytest.approx((1.0, 2.0, 0.75), rel=0.04)
+    assert (photons, x, y) == pytest.approx((1.0, 2.0, 0.75), rel=0.06)
     assert z == 1.0
     assert all(output.sigma_scale == (1.0, 1.0, 1.0, 1.0) for output in model.seen)  # its own do not count
