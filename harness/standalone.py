@@ -201,14 +201,16 @@ def columns_of(output: dict[str, Any], pixel_nm: float) -> list[str]:
     return names
 
 
-def blocks(network: Network, read: Callable[[int, int], NDArray], total: int) -> Iterator[tuple[int, list[NDArray]]]:
-    """Results of a movie, block after block: (first frame, results)."""
+def blocks(
+    network: Network, read: Callable[[int, int], NDArray], total: int, at_once: int
+) -> Iterator[tuple[int, list[NDArray]]]:
+    """Results of a movie, block after block of `at_once` frames: (first frame, results)."""
     if not network.maps:
-        for first in range(0, total, AT_ONCE):
-            yield first, network.tiled(read(first, min(total, first + AT_ONCE))[:, None])
+        for first in range(0, total, at_once):
+            yield first, network.tiled(read(first, min(total, first + at_once))[:, None])
     elif network.context is None:
-        for first in range(0, total, AT_ONCE):
-            last = min(total, first + AT_ONCE)
+        for first in range(0, total, at_once):
+            last = min(total, first + at_once)
             frames = read(max(0, first - network.before), min(total, last + network.after))
             missing_before, missing_after = max(0, network.before - first), max(0, last + network.after - total)
             frames = np.concatenate([frames[:1]] * missing_before + [frames] + [frames[-1:]] * missing_after)
@@ -231,6 +233,7 @@ def localize(
     camera: dict[str, Any],
     threshold: float,
     sink: Callable[[Iterator[tuple[Any, ...]]], None],
+    at_once: int = AT_ONCE,
 ) -> int:
     """Rows of a movie go to `sink` block by block; gives the number of frames."""
     with tifffile.TiffFile(movie) as file:
@@ -247,7 +250,7 @@ def localize(
                 frames = series.asarray().reshape(total, height, width)[first:last]
             return to_photons(np.stack(list(frames)), camera)
 
-        for first, results in blocks(network, read, total):
+        for first, results in blocks(network, read, total, at_once):
             if network.maps:
                 maps, scores = results
                 if network.output.get("rule", "paper") == "paper":  # the file's know of the padding at the border
@@ -275,7 +278,10 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounding", choices=("nearest", "truncate", "floor"), default="nearest", help="of the camera")
     parser.add_argument("--threshold", type=float, help="default: the card's")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help="frames computed together; fewer need less memory")
     given = parser.parse_args(words)
+    if given.at_once < 1:
+        parser.error(f"--at-once is {given.at_once}; give at least 1 frame")
     network = Network(given.model, given.threads, given.file)
     threshold = network.card.get("threshold") if given.threshold is None else given.threshold
     if threshold is None:
@@ -294,7 +300,15 @@ def main(words: Sequence[str] | None = None) -> int:
                 writer.writerow([row[0], *(f"{value:.6g}" for value in row[1:])])
                 rows += 1
 
-        frames = localize(given.movie, network, camera, threshold, sink)
+        try:
+            frames = localize(given.movie, network, camera, threshold, sink, given.at_once)
+        except Exception as error:
+            temporary.unlink()
+            if isinstance(error, MemoryError) or "alloc" in str(error) or "arena" in str(error):  # as ONNX Runtime says
+                raise SystemExit(
+                    f"not enough memory for {given.at_once} frames at once; try fewer, --at-once 1"
+                ) from None
+            raise
     os.replace(temporary, given.output)
     print(f"{given.output}: {rows} localizations in {frames} frames")
     return 0

@@ -55,6 +55,9 @@ def test_the_runner_finds_what_localize_finds(name, options, movie, tmp_path):
     folder = exported(tmp_path, name, **options)
     table = tmp_path / "found.csv"
     assert standalone.main([str(movie), "-o", str(table), "--model", str(folder), *WORDS]) == 0
+    fewer = tmp_path / "fewer.csv"
+    assert standalone.main([str(movie), "-o", str(fewer), "--model", str(folder), "--at-once", "3", *WORDS]) == 0
+    assert len(read_table(fewer)) == len(read_table(table))
     expected = localize(open_model(folder / "model.onnx"), movie, camera=CAMERA).localizations
     found = read_table(table)
     assert len(found) > 100
@@ -62,6 +65,19 @@ def test_the_runner_finds_what_localize_finds(name, options, movie, tmp_path):
     np.testing.assert_array_equal(found.frame, expected.frame)
     for column in ("x_nm", "y_nm", "probability", *(("photons", "x_sigma_nm") if name == "compact" else ())):
         np.testing.assert_allclose(getattr(found, column), getattr(expected, column), rtol=2e-4, atol=2e-2)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("bfc_arena.cc: Failed to allocate memory")], ids=str)
+def test_a_machine_with_too_little_memory_is_told_what_to_do(error, movie, tmp_path, monkeypatch):
+    folder = exported(tmp_path, "fid_storm", width=8, n_blocks=1)
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(standalone.Network, "__call__", fails)
+    with pytest.raises(SystemExit, match="not enough memory for 8 frames at once"):
+        standalone.main([str(movie), "-o", str(tmp_path / "t.csv"), "--model", str(folder), *WORDS])
+    assert not list(tmp_path.glob("t.csv*"))
 
 
 def test_the_runner_imports_three_packages_only(tmp_path):
