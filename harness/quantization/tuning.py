@@ -137,6 +137,8 @@ def rounding(network: nn.Module, file: Path) -> torch.fx.GraphModule:
     """
     places = places_of(file)
     example, sizes = free_sizes(network)
+    if 1 in sizes:  # one frame's maps alone would be traced by themselves
+        sizes[1] = torch.export.Dim("frames", min=getattr(network, "frames_in", 1) + 1)
     module: Any = torch.export.export(network, (example,), dynamic_shapes=(sizes,)).module()
     graph = module.graph
     nodes = [node for node in graph.nodes if node.op == "call_function" and node.target in _CONVOLUTIONS]

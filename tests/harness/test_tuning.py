@@ -83,6 +83,32 @@ def test_the_rounding_is_that_of_the_file(fid):
         assert gap(found, expected) < 0.2 * noise  # the same but where a value lies between two steps
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("compact", {"width": 24, "blocks": 1}),
+        pytest.param("decode", {"width": 8}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_networks_that_look_at_neighbouring_frames_round_as_their_files(name, options, tmp_path):
+    network = randomised(name, dimensions=2, **options)
+    export_model(network, tmp_path, {"model": name, "threshold": 0.3} | describe(network))
+    rng = np.random.default_rng(2)
+    first, other = (
+        torch.from_numpy(rng.gamma(2, 40, shape).astype(np.float32)) for shape in ((1, 5, 16, 16), (2, 6, 16, 24))
+    )
+    file = int8_file(tmp_path / "model.onnx", tmp_path / "int8.onnx", [first])
+    module = rounding(inference_form(network), file)
+    with torch.no_grad():
+        exact, found = network(other[:1]).numpy(), module(other[:1]).numpy()
+        assert module(other).shape[:2] == (2, 4)
+    expected = run_file(file, other[:1])
+    noise = gap(exact, expected)
+    assert noise > 1e-3
+    assert gap(found, expected) < 0.75 * noise  # random weights magnify what falls to the other side of a step
+
+
 @pytest.mark.slow
 def test_norms_that_the_exporter_folds_are_folded_here_too(tmp_path):
     network = randomised("dsir", separate_norm=True, width=4)
