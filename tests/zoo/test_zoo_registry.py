@@ -40,7 +40,7 @@ def test_a_misspelt_name_gets_a_suggestion():
 
 
 def test_an_unknown_option_names_the_known_ones():
-    with pytest.raises(TypeError, match=r"model 'u_storm': .*'upsamplin'.* its options are: width, upsampling,"):
+    with pytest.raises(TypeError, match=r"model 'u_storm': .*'upsamplin'.* its options are: width, depth, upsampling,"):
         zoo.create_model("u_storm", upsamplin=4)
 
 
