@@ -278,7 +278,8 @@ def _locate(source: str | Path) -> tuple[Traversable, str]:
     if stem in further:
         place = further[stem]
         return _locate(place) if isinstance(place, str) else (place, stem)
-    have = f"there are: {', '.join(list_weights())}" if list_weights() else "there are none"
+    known = sorted({*_shipped_stems(), *further})
+    have = f"there are: {', '.join(known)}" if known else "there are none"
     raise FileNotFoundError(f"no weights '{source}': neither a folder, nor a card, nor shipped or listed ({have})")
 
 

@@ -60,10 +60,11 @@ def isolated_emitters(
 
 
 def lone_hits(
-    model: ReadyModel, truth: Emitters, recipe: Recipe, *, frames: int, rng: np.random.Generator, background: float
+    model: ReadyModel, truth: Emitters, recipe: Recipe, *, frames: int, rng: np.random.Generator
 ) -> tuple[Emitters, Localizations, int]:
-    """Lone molecules that a model finds, what it says of them, and how many localizations it gave in all."""
-    movie = simulate_known(truth, recipe, rng, frames=frames, background=background)
+    """Lone molecules that a model finds on the background of their table, what it says of them, and how many
+    localizations it gave in all."""
+    movie = simulate_known(truth, recipe, rng, frames=frames, background=float(truth.background[0]))
     maps = model.raw(photons_of(movie.frames, movie.camera), frames, frames)
     found = model.decode(maps, threshold=model.threshold, pixel_size_nm=movie.camera.pixel_size_nm)
     pairs = match(truth=truth, found=found, tolerance_nm=TOLERANCE_NM)
@@ -96,11 +97,9 @@ def sigma_scales(
         psf = recipe.psf.model_dump()
         if "sigma_nm" in psf:
             psf["sigma_nm"] = _within(recipe.psf.sigma_nm, (share + 0.5) % 1)
-        here = recipe.with_(psf=psf, size=(64, 64))
+        here = recipe.with_(psf=psf, background=_within(recipe.background, share), size=(64, 64))
         truth = isolated_emitters(here, frames, rng, photons=photons, z_range_nm=recipe.z_range_nm)
-        hit, seen, _ = lone_hits(
-            plain, truth, here, frames=frames, rng=rng, background=_within(recipe.background, share)
-        )
+        hit, seen, _ = lone_hits(plain, truth, here, frames=frames, rng=rng)
         for quantity in QUANTITIES:
             name = quantity if quantity == "photons" else f"{quantity}_nm"
             sigma = getattr(seen, "photons_sigma" if quantity == "photons" else f"{quantity}_sigma_nm")
@@ -142,8 +141,7 @@ def isolated_study(
         ValueError: the model finds none of the molecules.
     """
     truth = isolated_emitters(recipe, frames, rng)
-    background = float(truth.background[0])
-    hit, seen, number = lone_hits(model, truth, recipe, frames=frames, rng=rng, background=background)
+    hit, seen, number = lone_hits(model, truth, recipe, frames=frames, rng=rng)
     if not len(hit):
         raise ValueError(f"{model.name} finds none of {len(truth)} lone molecules; check its threshold")
     camera = recipe.camera
