@@ -80,7 +80,7 @@ def open_model(
 
 def model_name(source: str | Path, card: dict[str, Any]) -> str:
     """Name for people: the shipped tag, or model and folder."""
-    if Path(source).exists():
+    if (Path(source) / "card.json").is_file() or Path(source).is_file():
         return f"{card.get('model', 'model')} ({Path(source).resolve().name})"
     return str(source)
 

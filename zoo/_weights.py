@@ -263,17 +263,17 @@ def _locate(source: str | Path) -> tuple[Traversable, str]:
         card = fetch(str(source))
         return card.parent, _stem(card)
     path = Path(source).expanduser()
-    if path.is_dir():
-        if not (path / "card.json").is_file():
-            raise FileNotFoundError(f"{path} has no card.json; give a folder that `save_weights` wrote")
+    if (path / "card.json").is_file():
         return path, "model"
     if path.suffix == ".json" and path.is_file():
         return path.parent, _stem(path)
     stem = str(source)
     if stem in list_models():
         stem = f"{stem}.{get_spec(stem).recipe}"  # its usual weights
-    if stem in _shipped_stems():
+    if stem in _shipped_stems():  # also where some folder here happens to have that name
         return _shipped(), stem
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} has no card.json; give a folder that `save_weights` wrote")
     further = listed()
     if stem in further:
         place = further[stem]

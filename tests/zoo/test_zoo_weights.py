@@ -194,6 +194,13 @@ def test_shipped_weights_are_listed_and_loaded(model, shipped):
     same(model, zoo.load_model("srcnn.other")[0])
 
 
+def test_a_folder_that_holds_no_model_does_not_hide_the_shipped_one(model, shipped, tmp_path, monkeypatch):
+    zoo.save_weights(model, shipped, stem="srcnn.epfl-2d")
+    (tmp_path / "srcnn").mkdir()
+    monkeypatch.chdir(tmp_path)
+    same(model, zoo.load_model("srcnn")[0])
+
+
 def test_options_that_contradict_pretrained_weights_are_refused(model, shipped):
     zoo.save_weights(model, shipped, stem="srcnn.epfl-2d")
     with pytest.raises(ValueError, match="were made with upsampling=4, not 8"):
