@@ -19,6 +19,9 @@ class LimitOptions:
     """Limit of the time of one 64x64 frame, milliseconds."""
     max_peak_mb: float | None = None
     """Limit of the memory of the whole program that localizes a movie, MB."""
+    memory_mb: float | None = None
+    """Memory that the machine gives a program for its data, MB: forms are measured within it, one frame at a time, and
+    need to run so."""
     threads: int = 1
     """Threads that time and memory are measured with."""
 
@@ -26,7 +29,8 @@ class LimitOptions:
         """Those that were given."""
         from harness.distillation import Limits
 
-        given = {"max_mb": self.max_mb, "max_ms": self.max_ms, "max_peak_mb": self.max_peak_mb}
+        names = ("max_mb", "max_ms", "max_peak_mb", "memory_mb")
+        given = {name: getattr(self, name) for name in names}
         return Limits(**{name: value for name, value in given.items() if value is not None})
 
 

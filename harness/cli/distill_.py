@@ -15,8 +15,8 @@ class Distill:
     """Train a small student by a large teacher; compare it, export it, quantise it, and write a report.
 
     Finished stages are not repeated: give the same command again to go on after a stop. With limits (--max-mb,
-    --max-ms, --max-peak-mb) the best model within them is named; `smlm-zoo pick` asks a finished folder for others.
-    Examples:
+    --max-ms, --max-peak-mb, --memory-mb) the best model within them is named; `smlm-zoo pick` asks a finished folder
+    for others. Examples:
 
         smlm-zoo distill fid_storm fid-dsir-size --minutes 10 --compare -o runs/small
         smlm-zoo distill decode compact-48 --seeds 1 2 3 --compare -o runs/compact

@@ -29,7 +29,7 @@ class Pick:
 
         if not self.folder:
             raise ValueError("no folder named; give one written by distill or quantize")
-        rows = kept_rows(self.folder, threads=self.machine.threads)
+        rows = kept_rows(self.folder, threads=self.machine.threads, memory_mb=self.machine.memory_mb)
         choice = pick(rows, self.machine.limits(), threads=self.machine.threads)
         front = pareto(rows)
         print_table(

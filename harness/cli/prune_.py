@@ -6,16 +6,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from ._shared import OptionalOutput
+from ._shared import OptionalOutput, print_table
 
 
 @dataclass(frozen=True)
 class Prune:
-    """Take whole channels out of a model: those whose weights are smallest. Train it a little afterwards.
+    """Take whole channels out of a model: those whose weights are smallest. Scores before and after are shown.
 
-    Example, the unpruned model as the teacher of the pruned one:
+    Train it a little afterwards, alone or with the unpruned model as the teacher of the pruned one:
 
         smlm-zoo prune fid_storm 32 -o pruned
+        smlm-zoo train fid_storm --option width=32 --init pruned --minutes 5 -o tuned
         smlm-zoo distill fid_storm fid_storm --training init=pruned --minutes 5 -o run
     """
 
@@ -25,11 +26,16 @@ class Prune:
     """Channels that are left in the first layer; the others shrink in proportion."""
     output: OptionalOutput = None
     """Folder; default: smlm-zoo-prune-MODEL."""
+    test: str = "tubes-2d-hd"
+    """Recipe of the movie on which both are scored."""
+    frames: int = 100
+    """Its frames; 0 leaves the scores out."""
 
     def run(self) -> int:
         import zoo
         from distill.pruning import prune_channels
-        from harness.models import load_network
+        from harness.distillation.stages import score_model, test_movie
+        from harness.models import load_network, open_model
 
         network, card = load_network(self.model)
         if not isinstance(network, zoo.ImageNetwork):
@@ -42,4 +48,13 @@ class Prune:
         before, after = zoo.count_parameters(network), zoo.count_parameters(pruned)
         work = zoo.count_macs(pruned, 64, 64).done / zoo.count_macs(network, 64, 64).done
         print(f"{folder}: {before:,} -> {after:,} parameters, {work:.2f} of the work; train it with --init {folder}")
+        if self.frames:
+            movie = test_movie(self.test, frames=self.frames, size=(40, 40))
+            rows = []
+            for name in (self.model, str(folder)):
+                model = open_model(name, precision="float32")
+                scores = score_model(model, movie, threshold=model.threshold)
+                figures = {key: f"{scores[key]:.1f}" for key in ("efficiency", "jaccard", "recall", "precision")}
+                rows.append({"model": name, **figures})
+            print_table(rows, title=f"{self.test}, {self.frames} frames")
         return 0

@@ -22,7 +22,10 @@ FRAMES = 40
 # What a parent used counts in the ru_maxrss of its child, but not in VmHWM.
 _MEASURED = r"""
 import json, re, resource, runpy, sys
-sys.argv = sys.argv[1:]
+limit = int(sys.argv[1])
+sys.argv = sys.argv[2:]
+if limit:
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 except SystemExit as end:
@@ -40,8 +43,15 @@ print(json.dumps([used.ru_utime + used.ru_stime, peak / 1024]))
 
 
 def cost(
-    folder: Path, file: str, counts: np.ndarray, *, scratch: Path, frames: int = FRAMES, threads: int = 1
-) -> dict[str, float]:
+    folder: Path,
+    file: str,
+    counts: np.ndarray,
+    *,
+    scratch: Path,
+    frames: int = FRAMES,
+    threads: int = 1,
+    memory_mb: float | None = None,
+) -> dict[str, Any]:
     """Processor time and memory of localizing a movie in a process of its own: the runner of the export folder.
 
     The time of starting and loading is measured on one frame and taken off.
@@ -50,9 +60,14 @@ def cost(
         folder: written by export. file: which file of it.
         counts: a movie (frames, rows, columns), of which the first `frames` are used; at least 2.
         scratch: folder for what is written meanwhile.
+        memory_mb: the process gets so much memory for its data (`ulimit -d`) and computes one frame at a time.
 
     Returns:
-        "cpu_s_per_1000" frames and "peak_mb" of the whole process.
+        "cpu_s_per_1000" frames and "peak_mb" of the whole process; with `memory_mb` also "fits", and where it does not,
+        the figures are those without that limit.
+
+    Raises:
+        ValueError: a movie too short, or the runner failed for another reason.
     """
     counts = counts[:frames]
     if len(counts) < 2:
@@ -62,14 +77,19 @@ def cost(
         part = scratch / f"edge-{number}.tif"
         tifffile.imwrite(part, counts[:number])
         words = [str(part), "-o", str(scratch / "edge.csv"), "--file", file, "--threads", str(threads)]
-        command = [sys.executable, "-c", _MEASURED, str(folder / RUNNER), *words]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if memory_mb is not None:
+            words += ["--at-once", "1"]
+        command = [sys.executable, "-c", _MEASURED, str(int(1e6 * (memory_mb or 0))), str(folder / RUNNER), *words]
+        few = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        answer = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **few})
+        if answer.returncode and memory_mb is not None:  # for want of memory, if it runs without the limit
+            return {**cost(folder, file, counts, scratch=scratch, frames=frames, threads=threads), "fits": False}
         if answer.returncode:
             raise ValueError(f"{folder / RUNNER} failed on {file}: {answer.stderr.strip()[-300:]}")
         used.append(tuple(json.loads(answer.stdout.splitlines()[-1])))
     seconds = max(used[1][0] - used[0][0], 0.0) / (len(counts) - 1)
-    return {"cpu_s_per_1000": 1000 * seconds, "peak_mb": used[1][1]}
+    figures = {"cpu_s_per_1000": 1000 * seconds, "peak_mb": used[1][1]}
+    return figures if memory_mb is None else {**figures, "fits": True}
 
 
 def edge_rows(
@@ -78,9 +98,10 @@ def edge_rows(
     *,
     scratch: Path,
     threads: int = 1,
+    memory_mb: float | None = None,
     seconds: float = 3.0,
     size: int = 64,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Latency (all models interleaved in one run), throughput, memory, file size, processor time.
 
     Args:
@@ -88,6 +109,7 @@ def edge_rows(
         counts: of a movie, for `cost`.
         scratch: folder for what is written meanwhile.
         threads: of each model.
+        memory_mb: what `cost` may use.
         seconds: of timing. size: side of the timed frame.
     """
     opened = {name: open_model(folder / file, device="cpu", threads=threads) for name, (folder, file) in models.items()}
@@ -101,7 +123,7 @@ def edge_rows(
             "ms_worst": 1e3 * times[name].worst,
             "frames_per_second": 1 / min(batches[name].median, times[name].median),
             "mb": (folder / file).stat().st_size / 1e6,
-            **cost(folder, file, counts, scratch=scratch, threads=threads),
+            **cost(folder, file, counts, scratch=scratch, threads=threads, memory_mb=memory_mb),
         }
     return rows
 

@@ -24,6 +24,7 @@ class Limits:
         max_mb: of the file, MB.
         max_ms: of one 64x64 frame, milliseconds.
         max_peak_mb: of the memory of the whole program that localizes a movie, MB.
+        memory_mb: memory for data that the program gets on the machine, MB: it must run within it, one frame at a time.
 
     Raises:
         ValueError: a limit that is not positive.
@@ -32,8 +33,11 @@ class Limits:
     max_mb: float = math.inf
     max_ms: float = math.inf
     max_peak_mb: float = math.inf
+    memory_mb: float | None = None
 
     def __post_init__(self) -> None:
+        if self.memory_mb is not None and not self.memory_mb > 0:
+            raise ValueError(f"memory_mb is {self.memory_mb}; give a positive number of MB")
         for field, what, unit in _KINDS.values():
             if not getattr(self, field) > 0:
                 raise ValueError(f"the limit of {what} is {getattr(self, field)} {unit}; give a positive number")
@@ -45,6 +49,8 @@ class Limits:
 
     def __str__(self) -> str:
         words = [f"{_KINDS[key][1]} at most {value:g} {_KINDS[key][2]}" for key, value in self.given().items()]
+        if self.memory_mb is not None:
+            words.append(f"{self.memory_mb:g} MB for data")
         return ", ".join(words) or "no limits"
 
 
@@ -81,6 +87,8 @@ class Choice:
             f"{_KINDS[key][1]} {self.figures[key]:.3g} {_KINDS[key][2]} (limit {value:g})"
             for key, value in limits.items()
         ]
+        if not self.figures.get("fits", True):
+            over.append(f"it needs more than {self.limits.memory_mb:g} MB for data")
         return f"no model is within the limits ({threads}); nearest is {self.nearest}: {', '.join(over)}"
 
 
@@ -102,32 +110,44 @@ def pick(rows: Mapping[str, Mapping[str, Any]], limits: Limits, *, threads: int 
         for key in asked:
             if row.get(key) is None:
                 raise ValueError(f"{_KINDS[key][1]} of {name} was not measured; leave that limit out")
-    fitting = [name for name, row in rows.items() if all(row[key] <= value for key, value in asked.items())]
+    fitting = [
+        name
+        for name, row in rows.items()
+        if row.get("fits", True) and all(row[key] <= value for key, value in asked.items())
+    ]
     if fitting:
         best = max(fitting, key=lambda name: (rows[name]["efficiency"], -rows[name]["ms"]))
         return Choice(limits=limits, best=best, nearest=None, figures=rows[best], threads=threads)
-    nearest = min(rows, key=lambda name: max(rows[name][key] / value for key, value in asked.items()))
+    nearest = min(
+        rows,
+        key=lambda name: (
+            not rows[name].get("fits", True),
+            max((rows[name][key] / value for key, value in asked.items()), default=rows[name]["ms"]),
+        ),
+    )
     return Choice(limits=limits, best=None, nearest=nearest, figures=rows[nearest], threads=threads)
 
 
-def kept_rows(folders: Sequence[Path], *, threads: int = 1) -> dict[str, dict[str, Any]]:
+def kept_rows(
+    folders: Sequence[Path], *, threads: int = 1, memory_mb: float | None = None
+) -> dict[str, dict[str, Any]]:
     """Figures that folders keep: of distillations (`report.json`) or quantised exports (`quantized.json`).
 
     Args:
         folders: written by distill or quantize; of several, names begin with the folder's.
-        threads: that the figures must have been measured with.
+        threads: that the figures must have been measured with. memory_mb: likewise.
 
     Raises:
-        ValueError: a folder without figures, without scores, or measured with other threads.
+        ValueError: a folder without figures, without scores, or measured with other threads or memory.
     """
     found: dict[str, dict[str, Any]] = {}
     for folder in folders:
         report, forms = folder / "report.json", folder / "quantized.json"
         if report.is_file():
             document = json.loads(report.read_text(encoding="utf-8"))
-            rows, measured = document["rows"], document.get("threads", 1)
+            rows, measured, memory = document["rows"], document.get("threads", 1), document.get("memory_mb")
         elif forms.is_file():
-            measured = 1
+            measured, memory = 1, None
             rows = {row["form"]: {**row, "mb": row["bytes"] / 1e6} for row in json.loads(forms.read_text("utf-8"))}
         else:
             raise ValueError(f"{folder} holds no report.json or quantized.json; give a folder of distill or quantize")
@@ -136,11 +156,20 @@ def kept_rows(folders: Sequence[Path], *, threads: int = 1) -> dict[str, dict[st
                 f"{folder} was measured with {_threads(measured)}, not {threads}; say --threads {measured}, or measure "
                 f"anew: smlm-zoo distill ... --threads {threads}"
             )
+        if memory != memory_mb:
+            raise ValueError(
+                f"{folder} was measured with {_memory(memory)}, not {_memory(memory_mb)}; measure anew: smlm-zoo "
+                "distill ... --memory-mb"
+            )
         for name, row in rows.items():
             if row.get("efficiency") is None:
                 raise ValueError(f"{folder} holds no scores; quantise it again with --frames 100")
             found[f"{folder.name}: {name}" if len(folders) > 1 else name] = row
     return found
+
+
+def _memory(megabytes: float | None) -> str:
+    return "all memory" if megabytes is None else f"{megabytes:g} MB for data"
 
 
 def _threads(count: int) -> str:

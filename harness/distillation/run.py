@@ -37,14 +37,15 @@ def distill(
     """Train a student by a teacher, compare it, export it, quantise it, and write a report.
 
     The folder holds `distill.yaml` (the plan), `distilled-SEED/` and `alone-SEED/` (trainings), `scores/` and
-    `edge.json` (of one thread; of more, `edge-THREADS.json`), `teacher/` and `student/` (exports, the student's with
-    its smaller forms), `report.md` and `report.png`.
+    `edge.json` (of one thread; of more, `edge-THREADS.json`, with 200 MB for data `edge-1-200MB.json`), `teacher/` and
+    `student/` (exports, the student's with its smaller forms), `report.md` and `report.png`.
     What is there already is not done again; a training that was stopped goes on.
 
     Args:
         plan: what to do.
         folder: to write.
-        limits: of a small machine; the report and `say` name the best model within them.
+        limits: of a small machine; the report and `say` name the best model within them. Memory and processor time are
+            measured within its `memory_mb`.
         threads: that time and memory are measured with.
         device: auto, cpu, cuda; of the trainings and the scores.
         progress: show the trainings' bars.
@@ -58,6 +59,7 @@ def distill(
         KeyboardInterrupt: Ctrl-C; what is learned is saved first.
     """
     keep_plan(plan, folder)
+    memory_mb = limits.memory_mb if limits else None
     models: dict[str, Path | str] = {"teacher": plan.teacher}
     for seed in plan.seeds:
         for kind in ("distilled", *(("alone",) if plan.compare else ())):
@@ -85,12 +87,14 @@ def distill(
     def measured() -> dict[str, Any]:
         say(f"measuring time and memory, {threads} thread{'s' if threads > 1 else ''}, interleaved")
         with tempfile.TemporaryDirectory() as scratch:
-            return edge_rows(forms, movie.frames, scratch=Path(scratch), threads=threads)
+            return edge_rows(forms, movie.frames, scratch=Path(scratch), threads=threads, memory_mb=memory_mb)
 
-    edge = once(folder / ("edge.json" if threads == 1 else f"edge-{threads}.json"), measured)
+    machine = "" if threads == 1 and memory_mb is None else f"-{threads}"
+    memory = "" if memory_mb is None else f"-{memory_mb:g}MB"
+    edge = once(folder / f"edge{machine}{memory}.json", measured)
     scores["student"] = scores[kept]
     rows = {name: {**_figures(scores[name]), **edge[name]} for name in edge}
-    picked = None if limits is None or not limits.given() else pick(rows, limits, threads=threads)
+    picked = None if limits is None or limits == Limits() else pick(rows, limits, threads=threads)
     plot_pareto(
         rows,
         folder / "report.png",
@@ -111,6 +115,7 @@ def distill(
         front=pareto(rows),
         kept=kept,
         threads=threads,
+        memory_mb=memory_mb,
         picked=picked,
     )
 

@@ -15,6 +15,7 @@ from harness.cli import main
 from harness.distillation import DistillPlan, Limits, distill, pareto, pick
 from harness.distillation.edge import cost
 from harness.distillation.plan import keep_plan
+from harness.distillation.report import enough
 from harness.distillation.run import compared
 from harness.distillation.sources import Mixed, MovieBlocks, SimulatedBlocks
 from harness.distillation.teaching import Lessons, check_card
@@ -211,8 +212,21 @@ def test_a_finished_folder_is_asked_for_other_limits(tmp_path, capsys):
     assert "nearest is a: time of a 64x64 frame 1 ms (limit 0.5)" in said(capsys)
     assert main(["pick", str(run), "--threads", "2"]) == 2
     assert "measured with 1 thread, not 2" in capsys.readouterr().err
+    assert main(["pick", str(run), "--memory-mb", "100"]) == 2
+    assert "measured with all memory, not 100 MB for data" in capsys.readouterr().err
     assert main(["pick", str(tmp_path)]) == 2
     assert "no report.json" in capsys.readouterr().err
+
+
+def test_models_that_do_not_run_in_the_memory_are_not_picked():
+    rows = {"a": {**ROWS["a"], "fits": True}, "large": {**ROWS["a"], "efficiency": 99.0, "fits": False}}
+    limits = Limits(memory_mb=100)
+    assert pick(rows, limits).best == "a"
+    none = pick({"large": rows["large"]}, limits)
+    assert none.best is None
+    assert "it needs more than 100 MB for data" in str(none)
+    with pytest.raises(ValueError, match="positive number of MB"):
+        Limits(memory_mb=0)
 
 
 def said(capsys):
@@ -228,6 +242,29 @@ def test_memory_of_this_process_does_not_count_in_its_child_s(tmp_path):
     assert len(large)
     with pytest.raises(ValueError, match="1 frames; at least 2"):
         cost(tmp_path, "model.onnx", np.zeros((1, 4, 4), np.uint16), scratch=tmp_path)
+
+
+def test_a_small_machine_s_memory_is_a_limit_for_its_child(tmp_path):
+    (tmp_path / "localize.py").write_text("import numpy as np\nhere = np.ones(50_000_000)\n")  # 400 MB
+    frames = np.zeros((3, 4, 4), np.uint16)
+    assert cost(tmp_path, "model.onnx", frames, scratch=tmp_path, memory_mb=1000)["fits"] is True
+    little = cost(tmp_path, "model.onnx", frames, scratch=tmp_path, memory_mb=300)
+    assert little["fits"] is False
+    assert little["peak_mb"] > 400  # what it needs
+    (tmp_path / "localize.py").write_text("raise SystemExit('no such file')")
+    with pytest.raises(ValueError, match="no such file"):
+        cost(tmp_path, "model.onnx", frames, scratch=tmp_path, memory_mb=1000)
+
+
+def test_what_comes_nearest_to_most_of_the_teacher_in_a_tenth_of_its_time():
+    rows = {
+        "teacher": {"efficiency": 80.0, "ms": 100.0},
+        "good": {"efficiency": 78.0, "ms": 20.0},
+        "fast": {"efficiency": 60.0, "ms": 5.0},
+    }
+    assert "fast, 75.0% at 5.0% (short in accuracy)" in enough(rows)
+    rows["both"] = {"efficiency": 76.5, "ms": 9.0}
+    assert "both, 95.6% at 9.0% (what was aimed at)" in enough(rows)
 
 
 def test_calibration_covers_the_extremes():
@@ -297,3 +334,10 @@ def test_the_commands_explain_themselves(capsys):
     assert "Did you mean 'fid-5'" in capsys.readouterr().err
     assert main(["distill", "fid_storm", "fid-5", "--hint", "core.body"]) == 2
     assert "teacher=student" in capsys.readouterr().err
+
+
+def test_pruning_shows_the_scores_before_and_after(tmp_path, capsys):
+    assert main(["prune", "srcnn", "32", "-o", str(tmp_path / "pruned"), "--frames", "2"]) == 0
+    shown = said(capsys)
+    assert "8,129 ->" in shown
+    assert "efficiency" in shown
