@@ -40,8 +40,8 @@ def int8_file(
         source: float32 ONNX file.
         target: file to write.
         frames: batches of photons that calibrate it, see `distill.calibration.calibration_frames`.
-        keep_ends: the first and the last convolution stay float32: photons span three decades, and the last values are
-            the result.
+        keep_ends: the convolutions that see the frames first, and those that none follows, stay float32: photons span
+            three decades, and the last values are the result (a network may have several heads).
         percentile: of the activations that the 8 bits cover, e.g. 99.99; None covers all of them.
         ranges: scale and zero point of each activation by name, instead of those that the frames give; see
             `harness.quantization.tuning.activation_ranges`.
@@ -64,7 +64,7 @@ def int8_file(
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     if not convolutions:
         raise ValueError(f"{source} has no convolutions that could be quantised")
-    kept = {convolutions[0], convolutions[-1]} if keep_ends and len(convolutions) > 2 else set()
+    kept = _ends(model.graph) if keep_ends and len(convolutions) > 2 else set()
     name = model.graph.input[0].name
 
     class Reader(CalibrationDataReader):
@@ -103,6 +103,25 @@ def int8_file(
         )
         _with_metadata(temporary, model)
     return target
+
+
+def _ends(graph: Any) -> set[str]:
+    """Names of the convolutions that none comes before, or none comes after."""
+    fed: set[str] = set()  # values that some convolution came before
+    leading: set[str] = set()  # values that some convolution comes after
+    first: set[str] = set()
+    last: set[str] = set()
+    for node in graph.node:  # in an order in which they can run
+        if node.op_type == "Conv" and node.input[0] not in fed:
+            first.add(node.name)
+        if node.op_type == "Conv" or any(name in fed for name in node.input):
+            fed.update(node.output)
+    for node in reversed(graph.node):
+        if node.op_type == "Conv" and node.output[0] not in leading:
+            last.add(node.name)
+        if node.op_type == "Conv" or any(name in leading for name in node.output):
+            leading.update(node.input)
+    return first | last
 
 
 def half_file(source: Path, target: Path, kind: str = "float16") -> Path:

@@ -327,6 +327,22 @@ def test_int8_files_are_static_and_per_channel(chain, tmp_path):
         int8_file(chain, tmp_path / "none.onnx", [])
 
 
+def test_every_head_stays_float32(tmp_path):
+    from harness.export import export_onnx
+    from harness.quantization.tuning import places_of
+
+    torch.manual_seed(0)
+    network = zoo.create_model("u_storm", width=4).eval()
+    network.normalisation.set_statistics(50.0, 30.0)
+    plain = export_onnx(network, tmp_path / "model.onnx", metadata={})
+    frames = np.random.default_rng(2).gamma(2, 40, (1, 1, 16, 16)).astype(np.float32)
+    places = places_of(int8_file(plain, tmp_path / "int8.onnx", [torch.from_numpy(frames)]))
+    kept = [place.kernel for place in places if not place.rounded]
+    assert [kernel[0] for kernel in kept].count(1) == 2  # both convolutions that make the image
+    assert [kernel[1] for kernel in kept].count(1) == 1  # the one that sees the frame
+    assert len(kept) == 3 < len(places)
+
+
 def test_the_commands_explain_themselves(capsys):
     assert main(["students"]) == 0
     assert "fid-dsir-size" in capsys.readouterr().out
