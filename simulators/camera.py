@@ -11,7 +11,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from ._model import NotNegative, Positive, StrictModel
-from ._random import gamma, normal, poisson
 
 Frames = TypeVar("Frames", Tensor, npt.NDArray[Any])
 
@@ -251,36 +250,27 @@ class Camera(StrictModel):
         return self._expose_torch(photons.detach().to(torch.float32), generator)
 
     def _expose_numpy(self, photons: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        if photons.size and not photons.min() >= 0:
-            raise ValueError("photons are negative or nan somewhere; expected 0 or more in every pixel")
-        electrons = photons
-        if self.quantum_efficiency != 1:
-            electrons = photons * np.float32(self.quantum_efficiency)
-        if self.spurious_charge_e:
-            electrons = electrons + np.float32(self.spurious_charge_e)
-        signal = poisson(electrons, rng)
+        from ._random import gamma, poisson, read_out
+
+        signal = poisson(photons, rng, scale=self.quantum_efficiency, more=self.spurious_charge_e)
         if self.full_well_e is not None:
             np.minimum(signal, np.float32(self.full_well_e), out=signal)
         if self.em_gain is not None:
             signal = gamma(signal, rng)
-            signal *= np.float32(self.em_gain)
-        if self._reads_noisily:
-            noise = normal(signal.size, rng).reshape(signal.shape)
-            noise *= np.float32(self._map("read_noise_e", noise))
-            signal += noise
-        if self.e_per_adu != 1:
-            signal /= np.float32(self.e_per_adu)
-        if self.relative_gain != 1:
-            signal *= np.float32(self._map("relative_gain", signal))
-        if self.offset_adu != 0:
-            signal += np.float32(self._map("offset_adu", signal))
-        if self._fractional:
-            {"truncate": np.trunc, "floor": np.floor, "nearest": np.rint}[self.rounding](signal, out=signal)
-        if self.baseline:
-            signal += np.float32(self.baseline)
-            if self.baseline != int(self.baseline):
-                np.rint(signal, out=signal)
-        return np.clip(signal, 0, self.max_adu, out=signal)
+        maps = self._maps
+        read_out(
+            signal,
+            rng,
+            em_gain=self.em_gain or 1.0,
+            read_noise=maps["read_noise_e"],
+            e_per_adu=self.e_per_adu,
+            gain=maps["relative_gain"],
+            offset=maps["offset_adu"],
+            rounding=self.rounding if self._fractional else None,
+            baseline=self.baseline,
+            most=self.max_adu,
+        )
+        return signal
 
     def _expose_torch(self, photons: Tensor, generator: torch.Generator) -> Tensor:
         if photons.numel() and not bool(photons.min() >= 0):
