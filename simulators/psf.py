@@ -270,6 +270,11 @@ def _integrals(centre: Tensor, wide: Tensor, pixels: int, pixel_nm: float) -> tu
     return share, -torch.diff(height, dim=1), -torch.diff(steps * height, dim=1)
 
 
+def compilable(*columns: Tensor) -> bool:
+    """Whether the compiled loops of `_spots` take these: single precision on the CPU, no gradient wanted."""
+    return all(c.device.type == "cpu" and c.dtype == torch.float32 and not c.requires_grad for c in columns)
+
+
 def _render(
     frame: Tensor,
     x: Tensor,
@@ -282,9 +287,13 @@ def _render(
 ) -> Tensor:
     """Sum of separable pixel-integrated Gaussians, all lengths in pixels.
 
-    Each tile's emitters stand in one padded row; the image is the batched product of their profiles along y
-    and x.
+    Compiled where it can be. Else each tile's emitters stand in one padded row; the image is the batched product of
+    their profiles along y and x.
     """
+    if compilable(x, y, wide_x, wide_y, photons):
+        from ._spots import gaussians
+
+        return gaussians(frame, x, y, wide_x, wide_y, photons, frames=frames, shape=shape, reach=_REACH)
     height, width = shape
     rows, columns = -(-height // _TILE), -(-width // _TILE)
     # Equal tiles, so that small overhangs do not cost a whole one.

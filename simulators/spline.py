@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,24 @@ from pydantic import PrivateAttr, ValidationInfo, field_validator, model_validat
 from torch import Tensor
 
 from ._model import StrictModel
-from .psf import Unit
+from .psf import Unit, compilable
 
 MOST_NUMBERS = 1 << 28  # coefficients in a table; more is taken for a damaged or hostile file
 _CHUNK = 1 << 23  # numbers in one block of single images
 _PIECE = 1 << 19  # likewise on the CPU, where memory of larger ones is mapped and cleared afresh each time
+
+
+class Knots(NamedTuple):
+    """A spline without kinks as weights of B-splines: 64 of them make the polynomial of a voxel, neighbours share 48.
+
+    Args:
+        weights: (Z + 3, s, s, R, C) for s voxels per pixel; [k, q, p, r, c] belongs to the voxels' corner
+            (k - 1, s r + q - 1, s c + p - 1).
+        voxels: along y and x; beyond it is dark.
+    """
+
+    weights: npt.NDArray[np.float32]
+    voxels: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,11 +92,47 @@ class SplineTable:
         return -self.origin[2] * self.dz_nm, (len(self.coefficients) - self.origin[2]) * self.dz_nm
 
     @functools.cached_property
+    def knots(self) -> Knots | None:
+        """The same as weights of B-splines; None where value, slope or curvature jump between voxels."""
+        # Without the dark voxels at the end, less than a pixel of them.
+        rows, columns = (np.flatnonzero(np.any(self.coefficients, axis=(0, 1, 2, 3, axis))) for axis in (5, 4))
+        if not len(rows):
+            return None
+        coefficients = self.coefficients[..., : rows[-1] + 1, : columns[-1] + 1]
+        values = _weights(coefficients.astype(np.float64), 1, 0)  # (b, a, Y, X, Z + 3)
+        values = _weights(_weights(values, 0, 2), 0, 1)  # (a, X, Z + 3, Y + 3), then (Z + 3, Y + 3, X + 3)
+        rebuilt = _polynomials(_polynomials(_polynomials(values)))  # (c, Z, b, Y, a, X)
+        difference = rebuilt.transpose(1, 0, 2, 4, 3, 5) - coefficients
+        if np.abs(difference).max() > 1e-5 * np.abs(coefficients).max():
+            return None
+        s = self.oversampling
+        rest = [(0, -size % s) for size in values.shape[1:]]
+        high, broad = (-(-size // s) for size in values.shape[1:])
+        array = np.pad(values, [(0, 0), *rest]).reshape(len(values), high, s, broad, s)
+        weights = np.ascontiguousarray(array.transpose(0, 2, 4, 1, 3), dtype=np.float32)
+        return Knots(weights, (int(rows[-1]) + 1, int(columns[-1]) + 1))
+
+    @functools.cached_property
     def sigma_nm(self) -> float:
         """Width of a Gaussian as high at its peak as the highest in the table; pixels of 100 nm where unknown."""
         knots = self.coefficients[:, 0, 0, 0]
         pixel = self.pixel_size_nm or (100.0, 100.0)
         return float(np.sqrt(pixel[0] * pixel[1] / (2 * np.pi * max(float(knots.max()), 1e-12))))
+
+
+def _weights(array: npt.NDArray[np.float64], power: int, voxel: int) -> npt.NDArray[np.float64]:
+    """B-spline weights from the coefficients along one axis, in a new last axis, 3 longer; these two axes go."""
+    a, b, c, d = np.moveaxis(array, (power, voxel), (0, 1))
+    before, after = a[:1] - b[:1] + c[:1] * (2 / 3), a[-1:] + b[-1:] + c[-1:] * (2 / 3)
+    beyond = a[-1:] + 2 * b[-1:] + c[-1:] * (11 / 3) + 6 * d[-1:]
+    return np.moveaxis(np.concatenate([before, a - c / 3, after, beyond]), 0, -1)
+
+
+def _polynomials(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Coefficients from the B-spline weights along the first axis, which goes; (..., power, voxel)."""
+    p, q, r, s = (weights[first : len(weights) - 3 + first] for first in range(4))
+    powers = [(p + 4 * q + r) / 6, (r - p) / 2, (p - 2 * q + r) / 2, (s - 3 * r + 3 * q - p) / 6]
+    return np.moveaxis(np.stack(powers), (0, 1), (-2, -1))
 
 
 def table_from_samples(
@@ -227,20 +276,43 @@ class SplinePSF(StrictModel):
         """
         place = self._place(x_nm, y_nm, z_nm, pixel_size_nm)
         high, broad = self._pixels
+        if compilable(x_nm, y_nm, z_nm, photons) and self._table.knots:
+            from ._spots import splines
+
+            return splines(
+                *self._table.knots,
+                row=place.row,
+                column=place.column,
+                key=place.key,
+                fractions=place.fractions,
+                photons=photons,
+                frame=frame,
+                frames=frames,
+                shape=shape,
+            )
         near = (place.row > -high) & (place.row < shape[0]) & (place.column > -broad) & (place.column < shape[1])
         seen = near.nonzero().squeeze(1)
+        seen = seen[torch.argsort(place.key[seen], stable=True)]
+        weights = place.weights(seen, (_powers,) * 3, photons[seen].to(x_nm.dtype))
+        key, frame, row, column = (part[seen] for part in (place.key, frame, place.row, place.column))
+        # A piece of spots at a time.
+        step = max(1, (_PIECE if x_nm.device.type == "cpu" else _CHUNK) // (high * broad))
+        pieces = [slice(begin, begin + step) for begin in range(0, len(seen), step)]
+        if compilable(weights):
+            from ._spots import add
+
+            image = x_nm.new_zeros((frames, *shape))
+            for some in pieces:
+                spots = self._spots(key[some], weights[some]).reshape(-1, high, broad)
+                add(image, spots, frame[some], row[some], column[some])
+            return image
         # A margin as wide as a spot takes what falls outside; it is cut off at the end.
         tall, long = shape[0] + 2 * high, shape[1] + 2 * broad
         image = x_nm.new_zeros(frames * tall * long)
         down = torch.arange(high, device=x_nm.device)[:, None] * long + torch.arange(broad, device=x_nm.device)
         down = down.reshape(-1).to(torch.int32 if len(image) < 2**31 else torch.int64)
-        seen = seen[torch.argsort(place.key[seen], stable=True)]
-        weights = place.weights(seen, (_powers,) * 3, photons[seen].to(x_nm.dtype))
-        first = (frame[seen] * tall + place.row[seen] + high) * long + place.column[seen] + broad
-        key, first = place.key[seen], first.to(down.dtype)[:, None]
-        step = max(1, (_PIECE if x_nm.device.type == "cpu" else _CHUNK) // (high * broad))
-        for begin in range(0, len(seen), step):
-            some = slice(begin, begin + step)
+        first = ((frame * tall + row + high) * long + column + broad).to(down.dtype)[:, None]
+        for some in pieces:
             spots = self._spots(key[some], weights[some])
             index = (first[some] + down).reshape(-1)
             # In place where no gradient is wanted: the copy of the whole image is what would cost.

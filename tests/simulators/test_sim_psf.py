@@ -198,3 +198,35 @@ def test_cost_grows_with_the_emitters_not_with_frames_times_emitters():
     base = busy(4000, 40)
     assert busy(32_000, 320) < 24 * base
     assert busy(4000, 1600) < 15 * base  # 1,600 empty frames have to be cleared all the same
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (33, 150)])
+@pytest.mark.parametrize(
+    "psf", [GaussianPSF(sigma_nm=115), GaussianPSF(sigma_nm=130, defocus_nm=300), AstigmaticPSF(sigma_nm=120)]
+)
+def test_compiled_frames_are_those_of_the_tensor_operations(psf, shape):
+    rng = np.random.default_rng(1)
+    n = 3000
+    places = {
+        "x_nm": rng.uniform(-1500, 100 * shape[1] + 1500, n),
+        "y_nm": rng.uniform(-1500, 100 * shape[0] + 1500, n),
+        "z_nm": rng.uniform(-600, 600, n),
+        "photons": rng.uniform(0, 2000, n),
+    }
+    columns = {name: torch.from_numpy(value).float() for name, value in places.items()}
+    rest = {"frame": torch.from_numpy(rng.integers(0, 7, n)), "frames": 7, "shape": shape, "pixel_size_nm": NM}
+    compiled = psf.expected(**columns, **rest)
+    columns["x_nm"].requires_grad_()  # takes the other way
+    tensors = psf.expected(**columns, **rest).detach()
+    assert compiled.dtype == torch.float32
+    assert compiled.shape == (7, *shape)
+    assert (compiled - tensors).abs().max() < 1e-6 * tensors.max()
+    doubled = {name: column.detach().double() for name, column in columns.items()}
+    exact = psf.expected(**doubled, **rest)
+    assert (compiled - exact).abs().max() < 1e-5 * exact.max()  # places are divided by the pixel in float32
+
+
+@pytest.mark.parametrize("frame", [-1, 3])
+def test_frames_that_are_not_there_are_refused(frame):
+    with pytest.raises(IndexError, match=f"frames {min(frame, 0)} to {max(frame, 0)}; there are 0 to 2"):
+        render(GaussianPSF(sigma_nm=115), x=[50, 60], y=50, frame=[0, frame], frames=3, dtype=torch.float32)

@@ -345,3 +345,63 @@ def test_the_hash_is_the_files_content_not_its_place(tmp_path):
         spline_recipe(tmp_path / "a", file="lost.npz")
     with pytest.raises(ValueError, match=r"z .* the PSF covers -600 to 600 nm"):
         simulate(one.with_(z_range_nm=(-700, 700), frames=5), np.random.default_rng(1))
+
+
+def compiled_and_tensors(psf, *, n=2000, shape=(30, 37), frames=5):
+    rng = np.random.default_rng(3)
+    columns = {
+        "x_nm": torch.from_numpy(rng.uniform(-1500, 100 * shape[1] + 1500, n)).float(),
+        "y_nm": torch.from_numpy(rng.uniform(-1500, 100 * shape[0] + 1500, n)).float(),
+        "z_nm": torch.from_numpy(rng.uniform(-600, 600, n)).float(),
+        "photons": torch.from_numpy(rng.uniform(0, 2000, n)).float(),
+    }
+    rest = {
+        "frame": torch.from_numpy(rng.integers(0, frames, n)),
+        "frames": frames,
+        "shape": shape,
+        "pixel_size_nm": NM,
+    }
+    compiled = psf.expected(**columns, **rest)
+    columns["x_nm"].requires_grad_()  # takes the other way
+    return compiled, psf.expected(**columns, **rest).detach()
+
+
+@pytest.mark.parametrize(("oversampling", "pixels"), [(1, 21), (2, 21), (2, 40), (3, 17)])
+def test_compiled_spots_are_those_of_the_tensor_operations(oversampling, pixels):
+    psf = SplinePSF.of(astigmatic_table(oversampling=oversampling, pixels=pixels))
+    knots, voxels = psf.table.knots
+    assert knots.shape[:3] == (len(psf.table.coefficients) + 3, oversampling, oversampling)
+    assert voxels == (pixels * oversampling - 1,) * 2
+    compiled, tensors = compiled_and_tensors(psf)
+    assert compiled.dtype == torch.float32
+    assert compiled.shape == tensors.shape == (5, 30, 37)
+    assert (compiled - tensors).abs().max() < 2e-6 * tensors.max()
+
+
+def test_tables_with_kinks_are_drawn_as_they_are():
+    smooth = astigmatic_table()
+    coefficients = smooth.coefficients.copy()
+    coefficients[3] *= 1.01  # the light jumps from layer to layer
+    table = SplineTable(
+        coefficients=coefficients, origin=smooth.origin, dz_nm=DZ, oversampling=2, pixel_size_nm=NM, notes={}
+    )
+    assert smooth.knots is not None
+    assert table.knots is None
+    compiled, tensors = compiled_and_tensors(SplinePSF.of(table))
+    assert (compiled - tensors).abs().max() < 2e-6 * tensors.max()
+    other, _ = compiled_and_tensors(SplinePSF.of(smooth))
+    assert (compiled - other).abs().max() > 1e-4 * tensors.max()
+
+
+def test_emitters_of_other_frames_or_of_no_place_are_refused(psf):
+    one = {name: torch.tensor([500.0]) for name in ("x_nm", "y_nm", "photons")}
+    rest = {"frames": 2, "shape": (10, 10), "pixel_size_nm": NM}
+    kinked = SplineTable(
+        coefficients=psf.table.coefficients**2, origin=psf.table.origin, dz_nm=DZ, oversampling=2, pixel_size_nm=NM
+    )
+    for drawn in (psf, SplinePSF.of(kinked)):
+        with pytest.raises(IndexError, match="frames 2 to 2"):
+            drawn.expected(**one, z_nm=torch.zeros(1), frame=torch.tensor([2]), **rest)
+    clamped = SplinePSF.of(astigmatic_table(oversampling=1), beyond="clamp")
+    with pytest.raises(ValueError, match="z_nm is nan"):
+        clamped.expected(**one, z_nm=torch.tensor([torch.nan]), frame=torch.tensor([0]), **rest)
