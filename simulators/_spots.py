@@ -205,15 +205,17 @@ def _splines(
             continue
         if not 0 <= key[i] < (knots.shape[0] - 3) * s * s:
             return False
-        for part in range(4):
-            start[part] = (key[i] // (s * s) + part) * size
-        _blend(layers, 0, size, values, start, z[i], photons[i])
         # Only the rows within the frame; knots of each phase lie on a plane of their own.
-        seen = (bottom - top) * long
+        seen, skipped = (bottom - top) * long, (top - row[i]) * long
+        for phase in range(s * s):
+            first = phase * plane + skipped
+            for part in range(4):
+                start[part] = (key[i] // (s * s) + part) * size + first
+            _blend(layers, first, seen + (first_y + 3) // s * long, values, start, z[i], photons[i])
         for phase in range(s):
             for part in range(4):
                 at = first_y + part
-                start[part] = ((at % s) * s + phase) * plane + (top - row[i] + at // s) * long
+                start[part] = ((at % s) * s + phase) * plane + skipped + at // s * long
             _blend(sheet, phase * plane, seen, layers, start, y[i], np.float32(1))
         for part in range(4):
             at = first_x + part

@@ -186,4 +186,5 @@ def _scenes_table(
         owner = scene[table.molecule]
         table = table.pick(recipe.dropout.kept(table.x, table.y, owner, len(density), recipe.space, rng))
     frame = scene[table.molecule] * length + table.frame
-    return geometries, replace(table, frame=frame).by_frame(len(density) * length)
+    table = replace(table, frame=frame)
+    return geometries, table.pick(table.by_frame(len(density) * length))

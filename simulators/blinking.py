@@ -80,26 +80,15 @@ def rows_of_spans(molecule: Ints, start: Floats, stop: Floats, *, frames: int, m
 
     Args:
         molecule: of each span, rising.
-        start, stop: of each span, frames; spans of one molecule do not overlap.
+        start, stop: of each span, frames; spans of one molecule follow each other and do not overlap.
         minimum: smallest share that makes a row.
     """
-    first = np.maximum(np.floor(start).astype(np.int64), 0)
-    last = np.minimum(np.floor(stop).astype(np.int64), frames - 1)
-    length = np.maximum(last - first + 1, 0)
-    span = np.repeat(np.arange(len(start)), length)
-    before = np.repeat(np.cumsum(length) - length - first, length)
-    frame = np.arange(len(span)) - before
-    share = np.minimum(stop[span], frame + 1.0) - np.maximum(start[span], frame)
-    owner = molecule[span]
-    if len(owner) > 1:
-        key = owner * frames + frame
-        if np.any(np.diff(key) <= 0):
-            order = np.argsort(key, kind="stable")
-            key, owner, frame, share = key[order], owner[order], frame[order], share[order]
-            groups = np.flatnonzero(np.diff(key, prepend=-1))
-            owner, frame, share = owner[groups], frame[groups], np.add.reduceat(share, groups)
-    keep = (share >= minimum) & (share > 0)
-    return Rows(molecule=owner[keep], frame=frame[keep], share=share[keep])
+    from ._spans import cover
+
+    most = int(np.maximum(np.minimum(np.floor(stop) + 1, frames) - np.maximum(np.floor(start), 0), 0).sum())
+    owner, frame, share = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.float64)
+    found = cover(molecule, start, stop, frames, float(minimum), owner, frame, share)
+    return Rows(molecule=owner[:found], frame=frame[:found], share=share[:found])
 
 
 def rows_of_one_span(mean: float, minimum: float) -> float:

@@ -131,7 +131,8 @@ def simulate(
     table = _movie_table(recipe, density, geometry, shared, path)
     field = recipe.pattern.build(recipe.space, recipe.size, geometry, shared) if recipe.pattern else None
     camera = recipe.sensor.build(recipe.camera, recipe.size) if recipe.sensor else recipe.camera
-    edges = np.searchsorted(table.frame, [begin for begin, _ in bounds] + [recipe.frames])
+    order = table.by_frame(recipe.frames)
+    upto = np.append(0, np.cumsum(np.bincount(table.frame, minlength=recipe.frames)))
     counts = np.empty((recipe.frames, *recipe.size), dtype)
     light = np.repeat(background, [end - begin for begin, end in bounds]).astype(np.float32)
     if field:
@@ -139,16 +140,13 @@ def simulate(
 
     def work(block: int) -> None:
         begin, end = bounds[block]
-        rows = slice(edges[block], edges[block + 1])
+        rows = table.pick(order[upto[begin] : upto[end]])
         if field:
             light[begin:end] = background[block] * field.at(np.arange(begin, end))
         noisy = expose(
             recipe,
-            frame=torch.from_numpy(table.frame[rows] - begin),
-            position=[
-                torch.from_numpy(column[rows]).to(torch.float32)
-                for column in (table.x, table.y, table.z, table.photons)
-            ],
+            frame=torch.from_numpy(rows.frame - begin),
+            position=[torch.from_numpy(column).to(torch.float32) for column in (rows.x, rows.y, rows.z, rows.photons)],
             background=torch.from_numpy(light[begin:end]),
             sigma=float(sigma[block]),
             stream=streams[block],
@@ -158,7 +156,7 @@ def simulate(
         counts[begin:end] = noisy.cpu().numpy()
 
     each(work, len(bounds), threads_for(threads, len(bounds), device), progress)
-    seen = recipe.space.inside(table.x, table.y)
+    seen = order[recipe.space.inside(table.x, table.y)[order]]
     emitters = Emitters(
         frame=table.frame[seen],
         x_nm=table.x[seen],
@@ -217,4 +215,4 @@ def _movie_table(
         found = float(reached[-1])
         if found == 0 and molecules > 1e8:
             raise ValueError(f"100 million molecules gave no row in the field of recipe {recipe.name!r}")
-    return Table.joined(parts).by_frame(frames)
+    return Table.joined(parts)

@@ -364,10 +364,11 @@ class SplinePSF(StrictModel):
 
     def _place(self, x_nm: Tensor, y_nm: Tensor, z_nm: Tensor, pixel_size_nm: tuple[float, float]) -> _Place:
         table = self._table
-        if table.pixel_size_nm is not None and not np.allclose(table.pixel_size_nm, pixel_size_nm, rtol=2e-3):
+        own = table.pixel_size_nm or pixel_size_nm
+        if any(abs(size - other) > 2e-3 * other for size, other in zip(own, pixel_size_nm, strict=True)):
             raise ValueError(
                 f"the camera's pixels are {pixel_size_nm[0]:g} x {pixel_size_nm[1]:g} nm but this PSF was made for "
-                f"{table.pixel_size_nm[0]:g} x {table.pixel_size_nm[1]:g} nm; calibrate for the camera at hand"
+                f"{own[0]:g} x {own[1]:g} nm; calibrate for the camera at hand"
             )
         low, top = table.z_range_nm
         if self.beyond == "refuse" and z_nm.numel():
