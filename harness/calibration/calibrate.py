@@ -269,7 +269,7 @@ def _agreement(bead: Bead, model: Floats, light: Floats, size: int, camera: Came
     a, b = data - data.mean(1, keepdims=True), fit - fit.mean(1, keepdims=True)
     norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
     correlation = (a * b).sum(1) / np.where(norm > 0, norm, 1.0)
-    expected = np.clip(fit + bead.background[:, None], 0, None)
+    expected = np.clip(fit, 0, None) + bead.background[:, None]  # a spot's ripples take no light away
     if isinstance(camera.read_noise_e, float):
         variance = np.asarray(camera.variance_counts(expected)) / camera.counts_per_photon**2
     else:
