@@ -16,7 +16,9 @@ from .blinking import OnTimeBlinking
 from .movie import simulate
 from .particles import ClustersStructure, GridsStructure, MaskStructure, PointsStructure, RingsStructure
 from .psf import AstigmaticPSF, GaussianPSF
+from .pupil import DoubleHelix, PupilPSF, Tetrapod
 from .recipe import list_recipes, load_recipe
+from .spline import SplinePSF
 from .states import FourStateBlinking, PaintBlinking
 from .structures import (
     FilamentsStructure,
@@ -119,17 +121,27 @@ def backgrounds(rng: np.random.Generator) -> Figure:
 
 
 def psfs(rng: np.random.Generator) -> Figure:
-    """A bright molecule at five heights, 100 nm pixels."""
+    """A bright molecule at five heights, 100 nm pixels; the optical ones are drawn as splines made of their pupils."""
     heights = (-500, -250, 0, 250, 500)
-    figure, axes = _grid(10, 5)
-    named = (("gaussian", GaussianPSF(sigma_nm=115, defocus_nm=420)), ("astigmatic", AstigmaticPSF(sigma_nm=115)))
+
+    def optical(**optics: Any) -> SplinePSF:
+        return SplinePSF.of(PupilPSF(**optics).to_spline(pixel_size_nm=100, size_px=31, z_range_nm=(-600, 600)))
+
+    named: tuple[tuple[str, Any], ...] = (
+        ("gaussian", GaussianPSF(sigma_nm=115, defocus_nm=420)),
+        ("astigmatic", AstigmaticPSF(sigma_nm=115)),
+        ("pupil, astigm.", optical(zernike_nm={6: 70})),
+        ("double helix", optical(mask=DoubleHelix())),
+        ("tetrapod", optical(mask=Tetrapod())),
+    )
+    figure, axes = _grid(len(named) * len(heights), len(heights))
     pairs = [(name, psf, z) for name, psf in named for z in heights]
     for axis, (name, psf, z) in zip(axes, pairs, strict=True):
-        place = {"x_nm": 1050.0, "y_nm": 1050.0, "z_nm": float(z), "photons": 1000.0}
+        place = {"x_nm": 1550.0, "y_nm": 1550.0, "z_nm": float(z), "photons": 1000.0}
         image = psf.expected(
             frame=torch.tensor([0]),
             frames=1,
-            shape=(21, 21),
+            shape=(31, 31),
             pixel_size_nm=(100, 100),
             **{key: torch.tensor([value]) for key, value in place.items()},
         )

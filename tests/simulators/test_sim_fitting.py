@@ -139,7 +139,7 @@ def test_every_psf_and_camera_reaches_the_bound_within_5_percent(case, request):
         psf = build()
     wrong = []
     for number, kind in enumerate(("ideal", "scmos", "emccd")):
-        ratio = over_bound(psf, kind, size=size, z_range=z_range, n=2000, seed=[11, number], background=background)
+        ratio = over_bound(psf, kind, size=size, z_range=z_range, n=4000, seed=[11, number], background=background)
         print(f"{name:25s} {kind:6s}", *(f"{key} {value:.3f}" for key, value in ratio.items()), flush=True)
         wrong += [(kind, key, value) for key, value in ratio.items() if abs(value - 1) > 0.05]
     assert not wrong
