@@ -32,10 +32,11 @@ def cover(
             if found and owner[found - 1] == molecule[i] and frame[found - 1] == number:
                 share[found - 1] += lit  # of the span before
                 continue
-            if found and not (share[found - 1] >= minimum and share[found - 1] > 0):
-                found -= 1  # too short, and nothing is added to it any more
             owner[found], frame[found], share[found] = molecule[i], number, lit
             found += 1
-    if found and not (share[found - 1] >= minimum and share[found - 1] > 0):
-        found -= 1
-    return found
+    kept = 0
+    for row in range(found):
+        if share[row] >= minimum and share[row] > 0:
+            owner[kept], frame[kept], share[kept] = owner[row], frame[row], share[row]
+            kept += 1
+    return kept

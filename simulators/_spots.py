@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,11 @@ _HALF_ROOT = math.sqrt(0.5)
 # erf(t) = t p(t^2) / q(t^2) up to |t| = 4, a least-squares fit; misses by at most 2.2e-8.
 _P0, _P1, _P2, _P3, _P4, _P5 = 1.12837898, 0.1962488, 0.0534674545, 0.00400363834, 0.000288041265, 1.97483132e-06
 _Q1, _Q2, _Q3, _Q4, _Q5 = 0.507252129, 0.116476353, 0.0154444066, 0.00121635812, 3.74808678e-05
+
+
+def _plain(*columns: Tensor) -> tuple[npt.NDArray[Any], ...]:
+    """As arrays; whole numbers in 64 bits."""
+    return tuple((c if c.is_floating_point() else c.to(torch.int64)).contiguous().numpy() for c in columns)
 
 
 def _refusal(frame: Tensor, frames: int) -> Exception:
@@ -51,9 +57,7 @@ def gaussians(
         IndexError: a frame number outside 0..frames-1.
     """
     image = np.zeros((frames, *shape), np.float32)
-    at_x, at_y, sigma_x, sigma_y, light = (c.contiguous().numpy() for c in (x, y, wide_x, wide_y, photons))
-    number = frame.to(torch.int64).contiguous().numpy()
-    if not _gaussians(image, number, at_x, at_y, sigma_x, sigma_y, light, float(reach)):
+    if not _gaussians(image, reach, *_plain(frame, x, y, wide_x, wide_y, photons)):
         raise _refusal(frame, frames)
     return torch.from_numpy(image)
 
@@ -64,13 +68,13 @@ def gaussians(
 @compiled
 def _gaussians(
     image: Float32,
+    reach: float,
     frame: Int64,
     x: Float32,
     y: Float32,
     wide_x: Float32,
     wide_y: Float32,
     photons: Float32,
-    reach: float,
 ) -> bool:
     frames, height, width = image.shape
     flat = image.reshape(-1)
@@ -116,8 +120,7 @@ def add(image: Tensor, spots: Tensor, frame: Tensor, row: Tensor, column: Tensor
         image: (frames, height, width).
         row: of the frame, for the first row of the spot, any whole number; likewise `column`.
     """
-    places = (one.to(torch.int64).contiguous().numpy() for one in (frame, row, column))
-    if not _add(image.numpy(), spots.numpy(), *places):
+    if not _add(image.numpy(), spots.numpy(), *_plain(frame, row, column)):
         raise _refusal(frame, len(image))
 
 
@@ -164,9 +167,7 @@ def splines(
         ValueError: a height that is no number.
     """
     image = np.zeros((frames, *shape), np.float32)
-    number, top, left, block = (one.to(torch.int64).contiguous().numpy() for one in (frame, row, column, key))
-    x, y, z, light = (one.contiguous().numpy() for one in (*fractions, photons))
-    if not _splines(image, knots, number, top, left, block, x, y, z, light, *voxels):
+    if not _splines(image, knots, *voxels, *_plain(frame, row, column, key, *fractions, photons)):
         raise _refusal(frame, frames)
     return torch.from_numpy(image)
 
@@ -175,6 +176,8 @@ def splines(
 def _splines(
     image: Float32,
     knots: Float32,
+    voxels_y: int,
+    voxels_x: int,
     frame: Int64,
     row: Int64,
     column: Int64,
@@ -183,8 +186,6 @@ def _splines(
     y: Float32,
     z: Float32,
     photons: Float32,
-    voxels_y: int,
-    voxels_x: int,
 ) -> bool:
     """Sums over z first, for all the knots of four layers, then y, then x: long loops, whole rows of knots each."""
     frames, height, width = image.shape
