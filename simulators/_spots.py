@@ -29,13 +29,6 @@ def _plain(*columns: Tensor) -> tuple[npt.NDArray[Any], ...]:
     return tuple((c if c.is_floating_point() else c.to(torch.int64)).contiguous().numpy() for c in columns)
 
 
-def _refusal(frame: Tensor, frames: int) -> Exception:
-    low, high = int(frame.min()), int(frame.max())
-    if low >= 0 and high < frames:
-        return ValueError("z_nm is nan somewhere; give every emitter a height")
-    return IndexError(f"emitters lie in frames {low} to {high}; there are 0 to {frames - 1}")
-
-
 def gaussians(
     frame: Tensor,
     x: Tensor,
@@ -51,14 +44,11 @@ def gaussians(
     """Sum of separable pixel-integrated Gaussians, (frames, height, width); all lengths in pixels.
 
     Args:
+        frame: 0..frames-1, not checked here.
         reach: standard deviations; emitters that lie farther outside the frame are left out.
-
-    Raises:
-        IndexError: a frame number outside 0..frames-1.
     """
     image = np.zeros((frames, *shape), np.float32)
-    if not _gaussians(image, reach, *_plain(frame, x, y, wide_x, wide_y, photons)):
-        raise _refusal(frame, frames)
+    _gaussians(image, reach, *_plain(frame, x, y, wide_x, wide_y, photons))
     return torch.from_numpy(image)
 
 
@@ -75,14 +65,12 @@ def _gaussians(
     wide_x: Float32,
     wide_y: Float32,
     photons: Float32,
-) -> bool:
-    frames, height, width = image.shape
+) -> None:
+    _, height, width = image.shape
     flat = image.reshape(-1)
     across, down = np.empty(width, np.float32), np.empty(height, np.float32)
     edges = np.empty(max(width, height) + 1)
     for i in range(frame.size):
-        if not 0 <= frame[i] < frames:
-            return False
         near_x = -reach * wide_x[i] < x[i] < width + reach * wide_x[i]
         near_y = -reach * wide_y[i] < y[i] < height + reach * wide_y[i]
         if near_x and near_y:
@@ -93,7 +81,6 @@ def _gaussians(
                 start = np.uint64((frame[i] * height + top + row) * width + left)
                 for column in range(np.uint64(broad)):
                     flat[start + column] += share * across[column]
-    return True
 
 
 @compiled
@@ -111,33 +98,6 @@ def _profile(centre: float, wide: float, edges: Floats, out: Float32) -> tuple[i
     for pixel in range(lit):
         out[pixel] = edges[pixel + np.uint64(1)] - edges[pixel]
     return int(first), int(lit)
-
-
-def add(image: Tensor, spots: Tensor, frame: Tensor, row: Tensor, column: Tensor) -> None:
-    """Adds spots (n, height, width) to frames, in place; what falls outside is cut off.
-
-    Args:
-        image: (frames, height, width).
-        row: of the frame, for the first row of the spot, any whole number; likewise `column`.
-    """
-    if not _add(image.numpy(), spots.numpy(), *_plain(frame, row, column)):
-        raise _refusal(frame, len(image))
-
-
-@compiled
-def _add(image: Float32, spots: Float32, frame: Int64, row: Int64, column: Int64) -> bool:
-    frames, height, width = image.shape
-    flat, light = image.reshape(-1), spots.reshape(-1)
-    for i in range(frame.size):
-        if not 0 <= frame[i] < frames:
-            return False
-        left, right = max(0, column[i]), min(width, column[i] + spots.shape[2])
-        for line in range(max(0, row[i]), min(height, row[i] + spots.shape[1])):
-            to = np.uint64((frame[i] * height + line) * width + left)
-            start = np.uint64((i * spots.shape[1] + line - row[i]) * spots.shape[2] + left - column[i])
-            for pixel in range(np.uint64(max(right - left, 0))):
-                flat[to + pixel] += light[start + pixel]
-    return True
 
 
 def splines(
@@ -161,14 +121,10 @@ def splines(
         row: of the frame, for the first row of the spot, any whole number; likewise `column`.
         key: (layer * s + phase along y) * s + phase along x.
         fractions: within the voxel, along x, y, z.
-
-    Raises:
-        IndexError: a frame number outside 0..frames-1.
-        ValueError: a height that is no number.
+        frame: 0..frames-1, not checked here; likewise `key`.
     """
     image = np.zeros((frames, *shape), np.float32)
-    if not _splines(image, knots, *voxels, *_plain(frame, row, column, key, *fractions, photons)):
-        raise _refusal(frame, frames)
+    _splines(image, knots, *voxels, *_plain(frame, row, column, key, *fractions, photons))
     return torch.from_numpy(image)
 
 
@@ -186,9 +142,9 @@ def _splines(
     y: Float32,
     z: Float32,
     photons: Float32,
-) -> bool:
+) -> None:
     """Sums over z first, for all the knots of four layers, then y, then x: long loops, whole rows of knots each."""
-    frames, height, width = image.shape
+    _, height, width = image.shape
     _, s, _, lines, long = knots.shape
     flat, values = image.reshape(-1), knots.reshape(-1)
     plane = lines * long
@@ -197,15 +153,11 @@ def _splines(
     sheet, spot = np.zeros((s + 1) * plane, np.float32), np.empty(plane, np.float32)
     start = np.empty(4, np.uint64)
     for i in range(frame.size):
-        if not 0 <= frame[i] < frames:
-            return False
         first_y, first_x = key[i] // s % s, key[i] % s
         left, right = max(0, column[i]), min(width, column[i] + (voxels_x - first_x + s - 1) // s)
         top, bottom = max(0, row[i]), min(height, row[i] + (voxels_y - first_y + s - 1) // s)
         if left >= right or top >= bottom:
             continue
-        if not 0 <= key[i] < (knots.shape[0] - 3) * s * s:
-            return False
         # Only the rows within the frame; knots of each phase lie on a plane of their own.
         seen, skipped = (bottom - top) * long, (top - row[i]) * long
         for phase in range(s * s):
@@ -227,7 +179,6 @@ def _splines(
             source = np.uint64(line * long + left - column[i])
             for pixel in range(np.uint64(right - left)):
                 flat[goal + pixel] += spot[source + pixel]
-    return True
 
 
 @compiled

@@ -270,6 +270,18 @@ def _integrals(centre: Tensor, wide: Tensor, pixels: int, pixel_nm: float) -> tu
     return share, -torch.diff(height, dim=1), -torch.diff(steps * height, dim=1)
 
 
+def check_frames(frame: Tensor, frames: int) -> None:
+    """Refuse frame numbers outside 0..frames-1.
+
+    Raises:
+        IndexError: with the lowest and the highest.
+    """
+    if frame.numel():
+        low, high = (int(number) for number in torch.aminmax(frame))
+        if low < 0 or high >= frames:
+            raise IndexError(f"emitters lie in frames {low} to {high}; there are 0 to {frames - 1}")
+
+
 def compilable(*columns: Tensor) -> bool:
     """Whether the compiled loops of `_spots` take these: single precision on the CPU, no gradient wanted."""
     return all(c.device.type == "cpu" and c.dtype == torch.float32 and not c.requires_grad for c in columns)
@@ -290,6 +302,7 @@ def _render(
     Compiled where it can be. Else each tile's emitters stand in one padded row; the image is the batched product of
     their profiles along y and x.
     """
+    check_frames(frame, frames)
     if compilable(x, y, wide_x, wide_y, photons):
         from ._spots import gaussians
 

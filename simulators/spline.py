@@ -23,7 +23,7 @@ from pydantic import PrivateAttr, ValidationInfo, field_validator, model_validat
 from torch import Tensor
 
 from ._model import StrictModel
-from .psf import Unit, compilable
+from .psf import Unit, check_frames, compilable
 
 MOST_NUMBERS = 1 << 28  # coefficients in a table; more is taken for a damaged or hostile file
 _CHUNK = 1 << 23  # numbers in one block of single images
@@ -272,8 +272,11 @@ class SplinePSF(StrictModel):
         """As `PSF.expected`; `sigma_nm` is taken for the simulator's sake and changes nothing.
 
         Raises:
-            ValueError: another pixel size than the table's, or z beyond it where that is refused.
+            IndexError: a frame number outside 0..frames-1.
+            ValueError: a place that is no number, another pixel size than the table's, or z beyond it where that is
+                refused.
         """
+        check_frames(frame, frames)
         place = self._place(x_nm, y_nm, z_nm, pixel_size_nm)
         high, broad = self._pixels
         if compilable(x_nm, y_nm, z_nm, photons) and self._table.knots:
@@ -298,14 +301,6 @@ class SplinePSF(StrictModel):
         # A piece of spots at a time.
         step = max(1, (_PIECE if x_nm.device.type == "cpu" else _CHUNK) // (high * broad))
         pieces = [slice(begin, begin + step) for begin in range(0, len(seen), step)]
-        if compilable(weights):
-            from ._spots import add
-
-            image = x_nm.new_zeros((frames, *shape))
-            for some in pieces:
-                spots = self._spots(key[some], weights[some]).reshape(-1, high, broad)
-                add(image, spots, frame[some], row[some], column[some])
-            return image
         # A margin as wide as a spot takes what falls outside; it is cut off at the end.
         tall, long = shape[0] + 2 * high, shape[1] + 2 * broad
         image = x_nm.new_zeros(frames * tall * long)
@@ -331,7 +326,7 @@ class SplinePSF(StrictModel):
         """As `PSF.values_and_derivatives`; 0 outside the table.
 
         Raises:
-            ValueError: another pixel size than the table's, or z beyond it where that is refused.
+            ValueError: as `expected`.
         """
         place = self._place(x_nm, y_nm, z_nm, pixel_size_nm)
         every = torch.arange(len(x_nm), device=x_nm.device)
@@ -370,6 +365,8 @@ class SplinePSF(StrictModel):
                 f"the camera's pixels are {pixel_size_nm[0]:g} x {pixel_size_nm[1]:g} nm but this PSF was made for "
                 f"{own[0]:g} x {own[1]:g} nm; calibrate for the camera at hand"
             )
+        if not torch.isfinite((x_nm + y_nm + z_nm).detach()).all():
+            raise ValueError("x_nm, y_nm or z_nm is nan or infinite somewhere; give every emitter a place, in nm")
         low, top = table.z_range_nm
         if self.beyond == "refuse" and z_nm.numel():
             lowest, highest = float(z_nm.detach().min()), float(z_nm.detach().max())

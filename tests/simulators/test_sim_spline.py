@@ -150,7 +150,7 @@ def test_beyond_the_table_z_is_refused_or_held_never_a_sawtooth(psf):
     z = torch.tensor([-2000.0, -640.0, -600.0, 0.0, 600.0, 625.0, 1300.0], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"z -2000 to 1300 nm, the PSF covers -600 to 600 nm.*clamp"):
         psf.values_and_derivatives(at, at, z, shape=(21, 21), pixel_size_nm=NM)
-    with pytest.raises(ValueError, match="z nan"):
+    with pytest.raises(ValueError, match="z_nm is nan"):
         psf.values_and_derivatives(at, at, z * torch.nan, shape=(21, 21), pixel_size_nm=NM)
     held = SplinePSF.of(psf.table, beyond="clamp").values_and_derivatives(at, at, z, shape=(21, 21), pixel_size_nm=NM)
     for outside, edge in ((0, 2), (1, 2), (5, 4), (6, 4)):
@@ -403,5 +403,8 @@ def test_emitters_of_other_frames_or_of_no_place_are_refused(psf):
         with pytest.raises(IndexError, match="frames 2 to 2"):
             drawn.expected(**one, z_nm=torch.zeros(1), frame=torch.tensor([2]), **rest)
     clamped = SplinePSF.of(astigmatic_table(oversampling=1), beyond="clamp")
-    with pytest.raises(ValueError, match="z_nm is nan"):
-        clamped.expected(**one, z_nm=torch.tensor([torch.nan]), frame=torch.tensor([0]), **rest)
+    for name, value in (("z_nm", torch.nan), ("x_nm", torch.nan), ("y_nm", torch.inf)):
+        with pytest.raises(ValueError, match="nan or infinite"):
+            clamped.expected(
+                **{**one, "z_nm": torch.zeros(1), name: torch.tensor([value])}, frame=torch.tensor([0]), **rest
+            )
