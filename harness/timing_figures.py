@@ -84,12 +84,11 @@ class FormTimes:
 
         Args:
             size: side of the frames, camera pixels.
-            macs: multiply-accumulates per frame, where the form itself does not know them.
+            macs: multiply-accumulates per frame; None where unknown.
             price_per_hour: of the machine, in any currency.
         """
         latency, rate = self.latency, self.throughput
-        known = self.opened.macs if self.opened.macs is not None else macs
-        flops = None if known is None else 2.0 * known * rate
+        flops = None if macs is None else 2.0 * macs * rate
         hours = 1e6 / rate / 3600
         return Timing(
             ms_p50=1e3 * self.median,

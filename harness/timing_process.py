@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import zoo
 from harness.devices import synchronise
 from harness.forms import Form
 from harness.ready import MapModel, ReadyModel
@@ -67,7 +66,6 @@ class Opened:
     warm_calls: int
     stable: bool
     peak_memory: float | None
-    macs: int | None
     peak_flops: float
 
 
@@ -97,7 +95,6 @@ class _Timed:
         self.many, self.best_batch = self._search()
 
     def opened(self) -> Opened:
-        network = self.model.network
         return Opened(
             info=self.model.info,
             batch=self.batch,
@@ -106,7 +103,6 @@ class _Timed:
             warm_calls=self.warm_calls,
             stable=self.stable,
             peak_memory=self.peak_memory,
-            macs=None if network is None else zoo.count_macs(network, self.plan.size, self.plan.size).done,
             peak_flops=matmul_peak(self.model.info.precision, "cuda" if self.graphics else "cpu"),
         )
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 ATTEMPTS = 2  # a job whose process was lost is given to a new one so many times in all
-PRELOADED = ("torch", "onnxruntime", "scipy.stats", "pydantic", "pandas", "skimage")
+PRELOADED = ("onnxruntime", "scipy.stats", "skimage", "harness.board.cells")
 
 
 class WorkerLost(OSError):

@@ -58,7 +58,7 @@ def fake_times(forms, plan, step=None):
     """Times without processes."""
     info = RuntimeInfo(name="onnxruntime", provider="CPU", precision="float32", threads=plan.threads)
     opened = Opened(
-        info=info, batch=1, best_batch=1, first_call=0.1, warm_calls=6, stable=True, peak_memory=1e8, macs=None,
+        info=info, batch=1, best_batch=1, first_call=0.1, warm_calls=6, stable=True, peak_memory=1e8,
         peak_flops=1e10,
     )  # fmt: skip
     turns = tuple(Turn(latency=(0.01,), throughput=(0.01,), cpu=0.01) for _ in range(plan.rounds))

@@ -30,7 +30,6 @@ OPENED = Opened(
     warm_calls=6,
     stable=True,
     peak_memory=300e6,
-    macs=2_000_000_000,
     peak_flops=100e9,
 )
 
@@ -61,7 +60,7 @@ def test_a_form_whose_halves_differ_by_more_than_a_tenth_is_noisy_and_has_no_ran
 
 
 def test_what_a_record_holds_follows_from_the_calls():
-    section = times([0.10, 0.12], [0.11, 0.50]).section(size=64, price_per_hour=0.72)
+    section = times([0.10, 0.12], [0.11, 0.50]).section(size=64, macs=2_000_000_000, price_per_hour=0.72)
     assert (section.ms_p50, section.ms_min, section.ms_max) == pytest.approx((115, 100, 500))
     assert (section.ms_p90, section.ms_p99) == pytest.approx((500, 500))
     assert section.frames_per_second == pytest.approx(1 / 0.115)
@@ -76,7 +75,7 @@ def test_what_a_record_holds_follows_from_the_calls():
     assert section.movie_frames_per_second == pytest.approx(1 / 0.1125)
     assert (section.first_call_ms, section.peak_memory_mb) == (500, 300)
     assert section.noisy
-    bare = times([0.1], [0.1], movie=(), macs=None, peak_memory=None).section(size=64)
+    bare = times([0.1], [0.1], movie=(), peak_memory=None).section(size=64)
     assert (bare.gflops, bare.movie_frames_per_second, bare.peak_memory_mb, bare.cost_per_million_frames) == (None,) * 4
 
 
