@@ -11,7 +11,7 @@ from harness.timing_process import TimingPlan
 from simulators import Recipe, load_recipe
 
 TIMED_SIZE = 64  # camera pixels
-QUICK_FRAMES = 16
+QUICK_FRAMES, QUICK_SIZE = 16, (32, 32)
 DEFAULT_FRAMES = {"tubes-2d-ld": 400, "tubes-2d-hd": 300, "tubes-2d-uhd": 150}
 FULL = ("tubes-2d-hd", "tubes-2d-hd-dim", "tubes-2d-ld", "tubes-2d-uhd")
 
@@ -61,7 +61,9 @@ class Plan:
         names = tuple(datasets) or tuple(DEFAULT_FRAMES)
         recipes = tuple(load_recipe(name) for name in names)
         recipes = tuple(
-            recipe.with_(size=(40, 40), frames=QUICK_FRAMES if quick else DEFAULT_FRAMES.get(recipe.name, 200))
+            recipe.with_(size=QUICK_SIZE, frames=QUICK_FRAMES)
+            if quick
+            else recipe.with_(size=(40, 40), frames=DEFAULT_FRAMES.get(recipe.name, 200))
             for recipe in recipes
         )
         if quick:

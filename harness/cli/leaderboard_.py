@@ -23,7 +23,7 @@ class Leaderboard:
     output: OptionalOutput = None
     """Folder to write; default: smlm-zoo-leaderboard."""
     quick: bool = False
-    """16 frames of each movie: a check that everything works, not a ranking."""
+    """16 frames of 32x32 pixels of each movie: a check that everything works, not a ranking."""
     full: bool = False
     """Every test recipe at 64x64 pixels, 2000 frames (ld) or 1000: hours."""
     train: bool = False
