@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import zoo
+from harness.models import new_tile
 from zoo import EmitterMaps, ImageNetwork, MapNetwork
 from zoo._originals import OriginalFileError, Translation, fill, read_original, translate
 
@@ -211,6 +212,7 @@ def _card(
             "assumed": warnings,
         },
         "licence": zoo.get_spec(translation.layout.model).licence,
+        **new_tile(network),
     }
     if getattr(network.core, "statistics", "running") in ("image", "block"):
         card["imported"]["statistics"] = f"of each {network.core.statistics} alone: results depend on the crop"

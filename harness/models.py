@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 import zoo
-from harness.ready import ImageModel, MapModel, Network, ReadyModel
+from harness.ready import FIELD_TILE, MAP_TILE, TILE, ImageModel, MapModel, Network, ReadyModel
 from harness.runtimes import OnnxMaps, OnnxRuntime, OpenVinoRuntime, Runtime, TorchMaps, TorchRuntime
 from zoo import EmitterMaps, ImageNetwork, MapNetwork, SRImage
 
@@ -127,6 +127,7 @@ def ready(
             context=network.context,
             receptive_field_px=receptive_field(network),
             network=network,
+            tile_px=tile_px(card, receptive_field(network), maps=True),
         )
     return ImageModel(
         name=name,
@@ -137,6 +138,7 @@ def ready(
         frames_in=network.frames_in,
         receptive_field_px=receptive_field(network),
         network=network,
+        tile_px=tile_px(card, receptive_field(network), maps=False),
     )
 
 
@@ -168,6 +170,37 @@ def receptive_field(network: Network) -> float | None:
         return max(known)
     scale = 1.0 if network.enlarge.mode == "none" else 8 / network.output.upsampling
     return scale * max(known)  # the widest form: too much halo is only slower
+
+
+LEAST_TILE = 48  # camera pixels; a quarter at each border only looks
+
+
+def tile_px(card: dict[str, Any], receptive_field_px: float | None, *, maps: bool) -> int | None:
+    """Largest side of a field that a model treats whole: the card's where the result depends on it.
+
+    Raises:
+        ValueError: the card's is no such number.
+    """
+    if receptive_field_px is not None:
+        return MAP_TILE if maps else TILE
+    side = card.get("tile_px")
+    return None if side is None else checked_tile(side, "tile_px of the card")
+
+
+def checked_tile(side: Any, name: str) -> int:
+    """A tile's side, camera pixels.
+
+    Raises:
+        ValueError: no whole number, or too small for tiles to have surroundings.
+    """
+    if not isinstance(side, int) or isinstance(side, bool) or side < LEAST_TILE:
+        raise ValueError(f"{name} is {side!r}; expected a whole number of pixels from {LEAST_TILE} on")
+    return side
+
+
+def new_tile(network: Network) -> dict[str, Any]:
+    """What the card of new weights says of tiles: their size where the result depends on it, else nothing."""
+    return {"tile_px": FIELD_TILE} if receptive_field(network) is None else {}
 
 
 def describe(network: Network) -> dict[str, Any]:
@@ -224,6 +257,7 @@ def _described(runtime: Runtime, path: Path, metadata: dict[str, str]) -> ReadyM
         "card": card,
         "size_multiple": int(card.get("size_multiple", 1)),
         "receptive_field_px": card.get("receptive_field_px"),
+        "tile_px": tile_px(card, card.get("receptive_field_px"), maps=maps),
     }
     if isinstance(output, EmitterMaps):
         context = card.get("context")

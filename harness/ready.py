@@ -24,6 +24,8 @@ Read = Callable[[int, int], Tensor]
 
 TILE = 96  # camera pixels; larger frames are cut for image models, whose maps are many times larger
 MAP_TILE = 384  # the same for localization models
+FIELD_TILE = 96  # the same where statistics of the field enter, so that the result depends on it; see `card["tile_px"]`
+FIELD_REACH = 13  # camera pixels that such a tile looks beyond what it keeps; no surroundings would be enough
 FRAMES_AT_ONCE = 32
 PIXELS_AT_ONCE = 4 * 64 * 64  # camera pixels in one batch of an image model
 MAP_PIXELS_AT_ONCE = 16 * 64 * 64  # and of a localization model
@@ -57,6 +59,8 @@ class ReadyModel(ABC):
         size_multiple: frames are padded to multiples of this, and the result cropped back.
         receptive_field_px: in camera pixels; None where unknown or where statistics of the whole field enter.
         network: the module, where there is one.
+        tile_px: largest side of a field that is treated whole, camera pixels; None: of any size. A property of the
+            model where statistics of the field enter (then the card has it), else of the memory.
     """
 
     name: str
@@ -64,6 +68,7 @@ class ReadyModel(ABC):
     size_multiple: int = 1
     receptive_field_px: float | None = None
     network: Network | None = None
+    tile_px: int | None = None
 
     @property
     @abstractmethod
@@ -112,6 +117,14 @@ class ReadyModel(ABC):
     @abstractmethod
     def picture(self, read: Read, total: int, frame: int, *, pixel_size_nm: tuple[float, float]) -> Tensor:
         """One frame's super-resolved image, (sH, sW)."""
+
+    def _whole(self, height: int, width: int) -> bool:
+        return self.tile_px is None or max(height, width) <= self.tile_px
+
+    def _tiles(self, height: int, width: int) -> Iterator[Tile]:
+        side = self.tile_px or max(height, width)
+        reach = FIELD_REACH if self.receptive_field_px is None else self.receptive_field_px / 2
+        return tiles(height, width, side=side, reach=reach, multiple=self.size_multiple)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +179,11 @@ class ImageModel(ReadyModel):
         if frames.ndim != 3:
             raise ValueError(f"frames are {tuple(frames.shape)}; (number, height, width) is needed")
         count, height, width = frames.shape
-        if self.receptive_field_px is None or max(height, width) <= TILE:
+        if self._whole(height, width):
             return self._batched(frames)
         s = self.output.upsampling
         whole = torch.empty(self.output.shape(count, height, width))
-        for tile in tiles(height, width, side=TILE, reach=self.receptive_field_px / 2, multiple=self.size_multiple):
+        for tile in self._tiles(height, width):
             tile.put(whole, self._batched(tile.cut(frames)), s)
         return whole
 
@@ -195,7 +208,6 @@ class MapModel(ReadyModel):
         output: meaning of the maps.
         frames_before, frames_after: neighbours that a frame needs.
         context: frames of a window, for networks whose every frame looks at all others; None for others.
-        tile: largest side of a field that is treated whole, camera pixels.
     """
 
     runtime: MapRuntime
@@ -203,7 +215,6 @@ class MapModel(ReadyModel):
     frames_before: int = 1
     frames_after: int = 1
     context: int | None = None
-    tile: int = MAP_TILE
 
     @property
     def info(self) -> Any:
@@ -262,7 +273,7 @@ class MapModel(ReadyModel):
         per_block = max(1, MAP_PIXELS_AT_ONCE // (height * width))
         if self.context is not None:
             yield from self._windows(read, total, self.context)
-        elif max(height, width) <= self.tile:
+        elif self._whole(height, width):
             yield from self._streamed(read, total, per_block)
         else:
             yield from self._cut(read, total, max(8, per_block))
@@ -310,11 +321,10 @@ class MapModel(ReadyModel):
     def _tiled(self, frames: Tensor) -> Tensor:
         """Maps of frames that have their neighbours with them, (n, C, H, W)."""
         height, width = frames.shape[1:]
-        if max(height, width) <= self.tile:
+        if self._whole(height, width):
             return self.runtime(pad_to(frames, self.size_multiple))[..., :height, :width]
-        reach = self.receptive_field_px / 2 if self.receptive_field_px is not None else self.tile / 4
         whole: Tensor | None = None
-        for tile in tiles(height, width, side=self.tile, reach=reach, multiple=self.size_multiple):
+        for tile in self._tiles(height, width):
             part = tile.cut(frames)
             maps = self.runtime(pad_to(part, self.size_multiple))
             if whole is None:

@@ -26,6 +26,7 @@ import tifffile
 from numpy.typing import NDArray
 
 TILE = 96  # camera pixels; larger frames are cut, so that memory stays bounded
+FIELD_REACH = 13  # camera pixels beyond a tile, where statistics of the field enter
 AT_ONCE = 8  # frames
 
 
@@ -67,6 +68,8 @@ class Network:
         self.after = int(self.card.get("frames_after") or 0)
         self.context = self.card.get("context")
         self.reach = self.card.get("receptive_field_px")
+        # Where statistics of the field enter, the result depends on the tile: the card's then, or none.
+        self.tile = TILE if self.reach else self.card.get("tile_px")
         if self.maps and self.output.get("rule", "paper") not in ("paper", "plus"):
             raise SystemExit(f"rule {self.output['rule']!r} of the card is not known here; use smlm-zoo localize")
 
@@ -85,11 +88,12 @@ class Network:
     def tiled(self, frames: NDArray) -> list[NDArray]:
         """The same for frames of any size, in tiles that look beyond what they keep."""
         height, width = frames.shape[-2:]
-        if max(height, width) <= TILE or not self.reach:
+        if not self.tile or max(height, width) <= self.tile:
             return self(frames)
         s = 1 if self.maps else int(self.output["upsampling"])
-        halo = math.ceil((self.reach / 2 + 3) / self.multiple) * self.multiple
-        step = max(self.multiple, max(TILE - 2 * halo, TILE // 2) // self.multiple * self.multiple)
+        beyond, least = (self.reach / 2, self.tile // 2) if self.reach else (FIELD_REACH, 0)
+        halo = math.ceil((beyond + 3) / self.multiple) * self.multiple
+        step = max(self.multiple, max(self.tile - 2 * halo, least) // self.multiple * self.multiple)
         whole: list[NDArray] | None = None
         for top in range(0, height, step):
             for left in range(0, width, step):
@@ -222,7 +226,7 @@ def blocks(
             starts.append(total - length)
         bounds = [0, *((a + b + length) // 2 for a, b in itertools.pairwise(starts)), total]
         for place, start in enumerate(starts):
-            results = network(read(start, start + length)[None])
+            results = network.tiled(read(start, start + length)[None])
             first, last = bounds[place], bounds[place + 1]
             yield first, [result[first - start : last - start] for result in results]
 

@@ -28,6 +28,8 @@ class CameraOptions:
     """EM gain, for EMCCD cameras."""
     quantum_efficiency: float | None = None
     """Share of the photons that become electrons, 0..1."""
+    read_noise_e: float | None = None
+    """Standard deviation of the read-out noise, electrons (of EMCCDs after the gain, as data sheets say)."""
 
     def camera(self, movie: Path) -> "Camera":
         """The camera of a movie.
@@ -40,7 +42,7 @@ class CameraOptions:
 
         named = {
             key: value
-            for key in ("baseline", "e_per_adu", "em_gain", "quantum_efficiency")
+            for key in ("baseline", "e_per_adu", "em_gain", "quantum_efficiency", "read_noise_e")
             if (value := getattr(self, key)) is not None
         }
         if self.recipe is not None:

@@ -1,6 +1,6 @@
 """smlm-zoo localize"""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,16 +33,21 @@ class Localize:
     """auto, cpu, cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic (torch); auto takes the faster one."""
+    tile_px: int | None = None
+    """Largest side that is treated whole, camera pixels; larger fields are cut into tiles that overlap. Changes results
+    only where statistics of the field enter (attention U-Net, DSIR); default: the model card's."""
     plugin: Plugins = ()
     """Python files that register further models."""
 
     def run(self) -> int:
         from harness.io.movies import open_movie
         from harness.localization import localize_to
-        from harness.models import open_model
+        from harness.models import checked_tile, open_model
 
         load_plugins(self.plugin)
         model = open_model(self.model, runtime=self.runtime, device=self.device, precision=self.precision)
+        if self.tile_px is not None:
+            model = replace(model, tile_px=checked_tile(self.tile_px, "--tile-px"))
         camera = self.camera.camera(self.movie)
         folder = self.output or Path(f"smlm-zoo-localize-{self.movie.stem}")
         with open_movie(self.movie) as reader:

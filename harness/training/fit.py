@@ -19,7 +19,7 @@ import zoo
 from harness.devices import describe_machine, pick_device, pick_precision, place
 from harness.environment import commit, package_version
 from harness.io.atomic import atomic_path
-from harness.models import create_network
+from harness.models import create_network, new_tile
 from harness.ready import MapModel, Network
 from losses import create_loss
 from zoo import EmitterMaps, SRImage
@@ -387,6 +387,7 @@ def _write_model(
             "curve": validate.curve,
         },
         "valid_range": valid_range(recipe) if recipe else None,
+        **new_tile(network),
     }
     zoo.save_weights(network, output, card)
     network.load_state_dict(current)

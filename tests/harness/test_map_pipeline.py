@@ -1,5 +1,7 @@
 """Localization networks through the harness: streams, tiles, ends of movies, export, training, timing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from harness.export import export_model
 from harness.io.movies import write_movie
 from harness.io.tables import read_table
 from harness.localization import localize, localize_to, photons_of
-from harness.models import describe, open_model, ready
+from harness.models import describe, new_tile, open_model, ready, tile_px
 from harness.ready import MapModel
 from harness.showing import show
 from harness.timing_maps import time_map_training, time_movie_to_table
@@ -33,13 +35,7 @@ def model_of(name, *, tile=None, **options):
         last.bias[0] = -1.0
     model = ready(network, {"threshold": 0.5}, name=name, device="cpu", precision="float32")
     assert isinstance(model, MapModel)
-    return model if tile is None else _with_tile(model, tile)
-
-
-def _with_tile(model, tile):
-    from dataclasses import replace
-
-    return replace(model, tile=tile)
+    return model if tile is None else replace(model, tile_px=tile)
 
 
 def counts(frames, height, width):
@@ -79,6 +75,24 @@ def test_tiles_equal_the_whole(name):
     movie = counts(1, 96, 150)
     whole, cut = maps_of(model_of(name), movie), maps_of(model_of(name, tile=136), movie)
     assert (whole - cut).abs().max() < 1e-4
+
+
+def test_where_statistics_of_the_field_enter_the_tile_is_the_card_s(tmp_path):
+    model = open_model("attention_unet", device="cpu", precision="float32")
+    assert model.receptive_field_px is None
+    assert model.tile_px == model.card["tile_px"] == 96
+    movie = counts(3, 24, 120)
+    whole, cut = maps_of(replace(model, tile_px=None), movie), maps_of(model, movie)
+    by_hand = maps_of(replace(model, tile_px=None), movie[..., :80])  # the first tile: 64 pixels and 16 beyond them
+    torch.testing.assert_close(cut[..., :64], by_hand[..., :64])
+    assert (whole - cut).abs().max() > 1e-3
+    assert open_model("decode", device="cpu").tile_px > 96  # of the memory alone
+    assert tile_px({}, None, maps=False) is None
+    for wrong in (10, 64.0, "96", True):
+        with pytest.raises(ValueError, match="tile_px of the card is"):
+            tile_px({"tile_px": wrong}, None, maps=True)
+    assert new_tile(zoo.create_model("attention_unet", width=8)) == {"tile_px": 96}
+    assert new_tile(zoo.create_model("compact")) == {}
 
 
 @pytest.mark.parametrize("name", SMALL)
