@@ -24,7 +24,7 @@ from harness.ready import MapModel, ReadyModel
 from harness.runtimes.base import RuntimeInfo
 
 WARM_GROUP, WARM_WITHIN = 3, 0.05
-MOVIE_RECIPE, MOVIE_BLOCK, SHORTEST_MOVIE = "tubes-2d-hd", 64, 16
+MOVIE_RECIPE, MOVIE_BLOCK, SHORTEST_MOVIE = "tubes-2d-hd", 64, 4
 BATCH_GAIN, BATCH_LOSS = 1.03, 0.8
 
 

@@ -116,6 +116,9 @@ def _train(
     spec = zoo.get_spec(config.model)
     network = create_network(config.model, **config.options)
     begun = _begin_from(network, config.init, again=resume) if config.init else None
+    note = flatness(network, config)
+    if note and not resume:
+        logging.getLogger(__name__).warning(note)
     loss_name = config.loss or spec.loss
     loss_options = dict(config.loss_options)
     if isinstance(network, zoo.MapNetwork):
@@ -182,6 +185,20 @@ def _train(
         seconds=task.seconds(),
         scores=scores,
         finished=task.global_step >= config.steps,
+    )
+
+
+def flatness(network: Network, config: TrainConfig) -> str | None:
+    """What to say where a network gives no heights although spots of the recipe's PSF tell them; None elsewhere."""
+    if config.source != "recipe" or not isinstance(network, zoo.MapNetwork) or "z" in network.output.channels:
+        return None
+    recipe = config.simulation()
+    low, high = recipe.z_range_nm
+    if recipe.psf.kind == "gaussian" or low == high:
+        return None
+    return (
+        f"the recipe {recipe.name} has molecules at z {low:g} to {high:g} nm and a PSF of kind {recipe.psf.kind}, but "
+        f"this {config.model} gives x and y alone; for z as well: --option dimensions=3"
     )
 
 

@@ -19,7 +19,7 @@ from harness.training import load_training_recipe, make_config, resolve_config, 
 from harness.training.config import list_training_recipes
 from harness.training.curves import learning_curves, plot_curves
 from harness.training.data import MovieFrames, open_sources
-from harness.training.fit import scaled_maps
+from harness.training.fit import flatness, scaled_maps
 from simulators import Emitters, Localizations, draw_frames, load_recipe
 
 TINY = {
@@ -303,6 +303,17 @@ def test_shipped_weights_hold_the_curve_that_led_to_them():
     for name, curve in table.groupby("model"):
         card = zoo.read_card(name)
         assert curve["efficiency"].max() == pytest.approx(card["scores"]["efficiency"], rel=1e-3), name
+
+
+def test_who_trains_a_flat_network_where_spots_tell_z_is_told():
+    flat, deep = (zoo.create_model("compact", dimensions=number) for number in (2, 3))
+    config = resolve_config("compact", recipe="epfl-as")
+    assert config.options == {"dimensions": 3}
+    assert flatness(deep, config) is None
+    assert "z -700 to 700 nm and a PSF of kind astigmatic" in flatness(flat, config)
+    assert "--option dimensions=3" in flatness(flat, config)
+    assert flatness(flat, resolve_config("compact", recipe="epfl-2d")) is None
+    assert flatness(zoo.create_model("fid_storm"), resolve_config("fid_storm", recipe="epfl-as")) is None
 
 
 def test_networks_that_tell_z_are_validated_in_three_dimensions(monkeypatch):
