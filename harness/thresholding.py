@@ -22,7 +22,7 @@ MOVIES, FRAMES, SIZE = 8, 8, (40, 40)
 TRIALS = 20
 SEED_STEP = 900_001
 """Validation movies have the recipe's seed plus this, plus their number: no test movie and no training frame has it."""
-IMAGE_RANGE, MAP_RANGE = (0.01, 1.0), (0.05, 0.95)
+IMAGE_RANGE = (0.01, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,8 @@ def find_threshold(
             ]
         )
 
-    usual = MAP_RANGE if isinstance(getattr(model, "output", None), EmitterMaps) else IMAGE_RANGE
+    output = getattr(model, "output", None)
+    usual = output.thresholds if isinstance(output, EmitterMaps) else IMAGE_RANGE
     low, high = getattr(model, "threshold_range", usual)
     field = (width * pixel[0], height * pixel[1])
     threshold, curve = choose_threshold(

@@ -120,6 +120,11 @@ class EmitterMaps:
         """Whether z is found."""
         return "z" in self.channels
 
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Lowest and highest threshold worth trying; below a candidate's probability none changes anything."""
+        return (min(max(self.candidate, 0.05), 0.9) if self.rule == "paper" else 0.05), 0.95
+
     def index(self, name: str) -> int:
         """Channel of a quantity.
 

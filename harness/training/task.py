@@ -265,7 +265,7 @@ def evaluate(
     output = network.output
     axial = isinstance(output, EmitterMaps) and output.axial
     protocol = protocol_for(3 if axial else 2)
-    lowest, highest = (0.1, 0.95) if isinstance(output, EmitterMaps) else (LOWEST_THRESHOLD, 1.0)
+    lowest, highest = output.thresholds if isinstance(output, EmitterMaps) else (LOWEST_THRESHOLD, 1.0)
 
     def decode(level: float) -> Localizations:
         return output.decode(images, threshold=level, pixel_size_nm=validation.pixel_size_nm)

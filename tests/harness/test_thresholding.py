@@ -92,7 +92,7 @@ def test_localization_models_are_searched_over_probabilities(movies):
     network = zoo.create_model("compact").eval()
     card = {"model": "compact", "options": {}, "threshold": 0.5}
     choice = find_threshold(ready(network, card, name="compact", device="cpu"), movies, trials=3)
-    assert (choice.low, choice.high) == (0.05, 0.95)
+    assert (choice.low, choice.high) == (0.3, 0.95)  # below 0.3 there are no candidates
     json.dumps(choice.to_dict(), allow_nan=False)
 
 

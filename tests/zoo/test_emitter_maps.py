@@ -91,6 +91,20 @@ def test_unknown_photons_are_asked_for():
     assert target.photons.tolist() == [0.0]
 
 
+def test_no_threshold_below_the_lowest_worth_trying_changes_anything():
+    output = EmitterMaps(candidate=0.4)
+    maps = torch.rand(3, len(DECODE_CHANNELS), 9, 9, generator=torch.Generator().manual_seed(1))
+    lone = torch.zeros(9, 9)
+    lone[::3, ::3] = 1
+    maps[:, output.index("probability")] *= lone
+    low, high = output.thresholds
+    assert (low, high) == (0.4, 0.95)
+    rows = [len(output.decode(maps, threshold=t, pixel_size_nm=100)) for t in (0.01, low, 0.99)]
+    assert rows[0] == rows[1] > rows[2]
+    assert EmitterMaps(rule="program").thresholds[0] < 0.1
+    assert EmitterMaps(candidate=0.99).thresholds[0] < 0.95
+
+
 def test_calibration_widens_the_sigmas_alone():
     plain = EmitterMaps(z_scale_nm=-500.0)
     wider = plain.with_(sigma_scale=(0.5, 2.0, 3.0, 4.0))
