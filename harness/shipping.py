@@ -3,7 +3,7 @@
     python -m harness.shipping RUN...
 
 Kernels are stored in half precision where, on the run's own validation frames, the efficiency stays within 0.2 points;
-else in single precision. Sigmas are calibrated anew.
+else in single precision. The threshold is looked for and sigmas are calibrated anew.
 """
 
 import argparse
@@ -38,14 +38,15 @@ def ship(run: Path, *, folder: Path | None = None) -> str:
     config = read_config(run / "config.yaml")
     tag = f"{config.model}.{config.recipe or zoo.get_spec(config.model).recipe}"
     kept = {key: value for key, value in card.items() if key not in WRITTEN}
-    if isinstance(network, zoo.MapNetwork) and config.source == "recipe":
-        network.output = calibrated(network, card.get("threshold"), config.simulation(), seed=config.seed, frames=720)
     _, validation = open_sources(config, network, torch.device("cpu"))
     options = dict(config.loss_options)
     if isinstance(network.output, zoo.SRImage):
         options["target_scale"] = network.output.target_scale
     loss = create_loss(config.loss or zoo.get_spec(config.model).loss, **options)
     full = evaluate(network, loss, validation, device=torch.device("cpu"))
+    kept["threshold"] = full.get("threshold", card.get("threshold"))
+    if isinstance(network, zoo.MapNetwork) and config.source == "recipe":
+        network.output = calibrated(network, kept["threshold"], config.simulation(), seed=config.seed, frames=720)
     half_network = zoo.create_model(config.model, **config.options)
     half_network.load_state_dict(
         {k: v.half().to(v.dtype) if v.ndim > 1 else v for k, v in network.state_dict().items()}
