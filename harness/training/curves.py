@@ -40,8 +40,13 @@ def learning_curves(sources: Sequence[str | Path] = ()) -> pd.DataFrame:
     return table[["model", *(column for column in table.columns if column != "model")]]
 
 
+LOWEST = -20.0  # efficiency that is drawn
+
+
 def plot_curves(table: pd.DataFrame, path: Path, *, score: str = "efficiency") -> Path:
     """A picture: the score against time and against frames (in decades), a line per training.
+
+    Efficiencies below -20 are drawn there, at the lower edge.
 
     Raises:
         ValueError: no such score in the table.
@@ -51,19 +56,26 @@ def plot_curves(table: pd.DataFrame, path: Path, *, score: str = "efficiency") -
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import seaborn as sns
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, NullFormatter
 
     if score not in table or table[score].notna().sum() == 0:
         there = [name for name in SCORES if name in table and table[name].notna().any()]
         raise ValueError(f"no curve holds {score!r}; there are: {', '.join(there)}")
+    label_y = score.replace("_", " ")
+    if score == "efficiency" and (table[score] < LOWEST).any():
+        table = table.assign(efficiency=table[score].clip(lower=LOWEST))
+        label_y += f" ({LOWEST:g}: that or less)"
     sns.set_theme(style="whitegrid", context="notebook")
     figure, axes = plt.subplots(1, len(AXES), figsize=(11, 4.2), sharey=True, layout="constrained")
     for number, (axis, (column, label)) in enumerate(zip(axes, AXES, strict=True)):
         sns.lineplot(table, x=column, y=score, hue="model", marker="o", markersize=4, ax=axis, legend=number == 0)
-        axis.set(xscale="log", xlabel=label, ylabel=score.replace("_", " "))
+        axis.set(xscale="log", xlabel=label, ylabel=label_y)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        low, high = axis.get_xlim()
+        axis.xaxis.set_minor_formatter(EngFormatter(sep="") if high < 30 * low else NullFormatter())
+        axis.tick_params(axis="x", which="minor", labelsize="small")
     if score == "efficiency":
-        axes[0].set_ylim(max(-20.0, float(table[score].min()) - 5), 100)
+        axes[0].set_ylim(max(LOWEST - 1, float(table[score].min()) - 5), 100)
     handles, labels = axes[0].get_legend_handles_labels()
     axes[0].get_legend().remove()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
