@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 import zoo
 from harness.ready import FIELD_TILE, MAP_TILE, TILE, ImageModel, MapModel, Network, ReadyModel
 from harness.runtimes import OnnxMaps, OnnxRuntime, OpenVinoRuntime, Runtime, TorchMaps, TorchRuntime
+from simulators import Recipe
 from zoo import EmitterMaps, ImageNetwork, MapNetwork, SRImage
 
 
@@ -109,6 +111,19 @@ def load_network(source: str | Path) -> tuple[Network, dict[str, Any]]:
         f"No model or folder named {name!r}.{hint} The zoo has: {', '.join(zoo.list_models())}; or give a folder "
         "written by train, export or import, or an ONNX file."
     )
+
+
+def suited_weights(recipes: Iterable[Recipe]) -> list[str]:
+    """The weights at hand that were trained on the kind of PSF and of camera (with or without EM gain) of one of the
+    recipes, and those whose card does not say."""
+    kinds = {(recipe.psf.kind, recipe.camera.em_gain is not None) for recipe in recipes}
+    names = []
+    for name in zoo.list_weights():
+        seen = zoo.read_card(name).get("valid_range") or {}
+        psf, camera = seen.get("psf"), seen.get("camera")
+        if not psf or not camera or (psf.get("kind"), camera.get("em_gain") is not None) in kinds:
+            names.append(name)
+    return names
 
 
 def ready(

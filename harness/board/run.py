@@ -16,6 +16,7 @@ from harness.board.pictures import frame_shown, frames_of_failures, picture_path
 from harness.board.plan import Plan, notes_of
 from harness.devices import pick_device
 from harness.forms import Form
+from harness.models import suited_weights
 from harness.thresholding import refuse_test_movies, validation_recipes
 from harness.timing_figures import FormTimes
 from harness.workers import ATTEMPTS, Job, WorkerLost, run_jobs
@@ -55,7 +56,7 @@ def run_board(
         folder: written: records/, models/, exports/, prepared/, thresholds/, times/, pictures/, results.csv,
             leaderboard.md, plots and index.html.
         plan: from `Plan.make`.
-        models: shipped models, folders or ONNX files; default: every shipped model.
+        models: shipped models, folders or ONNX files; default: all weights at hand that suit the movies.
         train_first: train each model of the zoo before, in folder/models.
         add: record files or folders of others.
         device: auto, cpu, cuda.
@@ -75,9 +76,9 @@ def run_board(
     sources = list(models)
     if train_first:
         sources = train_all(sources or zoo.list_models(), folder / "models", device)
-    sources = sources or zoo.list_weights()
+    sources = sources or suited_weights(plan.recipes)
     if not sources:
-        raise ValueError("no weights are shipped with this installation; give trained folders, or --train")
+        raise ValueError("no weights at hand were trained for such movies; give trained folders, or --train")
     refuse_test_movies(validation_recipes(movies=plan.validation) if plan.validation else (), plan.recipes)
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
     pictures: list[Picture] = []

@@ -19,7 +19,8 @@ class Leaderboard:
     """
 
     model: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Shipped models, folders of train, export or import, or ONNX files; default: every shipped model."""
+    """Shipped models, folders of train, export or import, or ONNX files; default: all shipped weights that
+    were trained for such movies (PSF and camera)."""
     output: OptionalOutput = None
     """Folder to write; default: smlm-zoo-leaderboard."""
     quick: bool = False

@@ -32,7 +32,8 @@ class Study:
     """
 
     model: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Shipped models, folders of train, export or import, or ONNX files; default: every shipped model."""
+    """Shipped models, folders of train, export or import, or ONNX files; default: those shipped for such
+    spots and cameras."""
     output: OptionalOutput = None
     """Folder to write: records/, study.csv and one PNG per condition; default: smlm-zoo-study."""
     condition: tuple[str, ...] = ()
@@ -55,15 +56,16 @@ class Study:
     """Python files that register further models."""
 
     def run(self) -> int:
-        import zoo
         from harness.conditions import Study as Plan
         from harness.conditions import read_user_movie, run_study
+        from harness.models import suited_weights
         from leaderboard.conditions import condition_figures, conditions_frame
         from leaderboard.table import to_csv
+        from simulators import load_recipe
 
         load_plugins(self.plugin)
         plan = Plan.make(
-            self.model or zoo.list_weights(),
+            self.model or suited_weights([load_recipe(self.recipe)]),
             recipe=self.recipe,
             conditions=self.condition,
             user_movies=[read_user_movie(path) for path in self.movie],

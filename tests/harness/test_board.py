@@ -13,9 +13,11 @@ import pytest
 import torch
 
 import leaderboard
+import zoo
 from harness.board import BoardIncomplete, Plan, default_workers, run_board
 from harness.board import cells as cells_module
 from harness.board import run as run_module
+from harness.models import suited_weights
 from harness.runtimes.base import RuntimeInfo
 from harness.timing_figures import FormTimes
 from harness.timing_process import Opened, Turn
@@ -202,3 +204,15 @@ def test_a_board_that_is_killed_goes_on_in_processes(models, tmp_path):
     assert {name: after[name] for name in before} == before
     results = leaderboard.read_results(folder / "records")
     assert len(results) == len({(r.model.name, r.dataset.name) for r in results}) == 4
+
+
+def test_without_names_the_weights_that_suit_the_movies_are_taken(monkeypatch):
+    movies = [load_recipe(name) for name in ("tubes-2d-hd", "tubes-2d-ld")]
+    names = suited_weights(movies)
+    assert {"decode.epfl-2d", "srcnn.epfl-2d"} <= set(names)
+    assert "decode.scmos-2d" not in names
+    assert suited_weights([load_recipe("tubes-2d-hd-scmos")]) == ["decode.scmos-2d"]
+    assert "decode.scmos-2d" in suited_weights([*movies, load_recipe("tubes-2d-hd-scmos")])
+    monkeypatch.setattr(zoo, "list_weights", lambda: ["own"])
+    monkeypatch.setattr(zoo, "read_card", lambda name: {"model": "srcnn"})
+    assert suited_weights(movies) == ["own"]  # its card does not say
