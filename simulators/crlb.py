@@ -155,7 +155,7 @@ def crlb(
     fixed = torch.cat([fixed[:4].repeat(emitters), fixed[4:]])
     sigma = standard_errors(information, known=fixed)
     columns = sigma[:, :-1].reshape(-1, emitters, 4).unbind(2)
-    x, y, z, light = (column.reshape(torch.as_tensor(x_nm).shape) for column in columns)
+    x, y, z, light = (column.reshape(_tensor(x_nm).shape) for column in columns)
     return Bounds(x_sigma_nm=x, y_sigma_nm=y, z_sigma_nm=z, photons_sigma=light, background_sigma=sigma[:, -1])
 
 
@@ -265,9 +265,14 @@ def crlb_curves(
     )
 
 
+def _tensor(column: Tensor | npt.ArrayLike) -> Tensor:
+    """A tensor as it is, other numbers on the CPU."""
+    return column if isinstance(column, Tensor) else torch.as_tensor(column, device="cpu")
+
+
 def _checked(*columns: Tensor) -> list[Tensor]:
     """x, y, z, photons as (n, k) and background as (n,), float64; refused where they do not fit."""
-    x, y, z, light, dark = (torch.as_tensor(column).to(torch.float64) for column in columns)
+    x, y, z, light, dark = (_tensor(column).to(torch.float64) for column in columns)
     if x.ndim not in (1, 2) or any(other.shape != x.shape for other in (y, z, light)):
         shapes = ", ".join(str(tuple(column.shape)) for column in (x, y, z, light))
         raise ValueError(f"x_nm, y_nm, z_nm, photons have shapes {shapes}; expected one shape, (n,) or (n, k)")

@@ -62,14 +62,14 @@ def spot_sigma_px(psf: PSF, pixel_size_nm: tuple[float, float], sigma_nm: float 
         sigma = sigma_nm if sigma_nm is not None else lowest(psf.sigma_nm)
         return sigma / (pixel_size_nm[0] * pixel_size_nm[1]) ** 0.5
     low, high = z_limits(psf)
-    z = torch.linspace(0.75 * low, 0.75 * high, 7, dtype=torch.float64)
+    z = torch.linspace(0.75 * low, 0.75 * high, 7, dtype=torch.float64, device="cpu")
     size = 31
     middle = torch.full_like(z, size / 2)
     unit = psf.values_and_derivatives(
         middle * pixel_size_nm[0], middle * pixel_size_nm[1], z, shape=(size, size), pixel_size_nm=pixel_size_nm
     )
     light = unit.image.clamp(min=0).mean(0)
-    steps = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    steps = torch.arange(size, dtype=torch.float64, device="cpu") - (size - 1) / 2
     radius = torch.hypot(steps[:, None], steps[None, :])
     order = torch.argsort(radius.flatten())
     inside = torch.cumsum(light.flatten()[order], 0)

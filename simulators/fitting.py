@@ -120,7 +120,7 @@ def fit_regions(
     if not bool(torch.isfinite(data).all()):
         raise ValueError("regions are not finite somewhere; leave out or mend dead pixels before the fit")
     names = _free_names(psf, free)
-    low, high = _limits(psf, camera, data.shape[1:], limits)
+    low, high = _limits(psf, camera, data, limits)
     start = dict(start or {})
     unknown = sorted(set(start) - set(PARAMETERS))
     if unknown:
@@ -138,7 +138,7 @@ def fit_regions(
         here = offset if len(offset) == 1 else offset[some]
         first = _starts(data[some], {k: v[some].to(data) for k, v in start.items()}, psf, camera, low, high)
         problem = Problem(psf, camera.pixel_size_nm, (data[some] + here) / excess, here, excess, names)
-        parts.append(climb(problem, first, low.to(data), high.to(data), max_iterations, tolerance))
+        parts.append(climb(problem, first, low, high, max_iterations, tolerance))
     theta, errors, value, chi2, iterations, converged = (torch.cat(part) for part in zip(*parts, strict=True))
     return Fit(
         **dict(zip(PARAMETERS, theta.unbind(1), strict=True)),
@@ -317,15 +317,15 @@ def _free_names(psf: PSF, free: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _limits(
-    psf: PSF, camera: Camera, shape: Sequence[int], given: Mapping[str, tuple[float, float]] | None
+    psf: PSF, camera: Camera, data: Tensor, given: Mapping[str, tuple[float, float]] | None
 ) -> tuple[Tensor, Tensor]:
     narrow, broad = (lowest(psf.sigma_nm), highest(psf.sigma_nm)) if isinstance(psf, _GAUSSIANS) else (1.0, 1.0)
     z_low, z_high = z_limits(psf)
     if z_low == z_high:
         z_low, z_high = -1500.0, 1500.0
     limits = {
-        "x_nm": (0.0, shape[1] * camera.pixel_size_nm[0]),
-        "y_nm": (0.0, shape[0] * camera.pixel_size_nm[1]),
+        "x_nm": (0.0, data.shape[2] * camera.pixel_size_nm[0]),
+        "y_nm": (0.0, data.shape[1] * camera.pixel_size_nm[1]),
         "z_nm": (z_low, z_high),
         "photons": (1.0, 1e9),
         "background": (1e-3, 1e9),
@@ -338,7 +338,7 @@ def _limits(
     if isinstance(psf, SplinePSF):  # beyond it there is nothing to fit
         z_low, z_high = psf.table.z_range_nm
         limits["z_nm"] = (max(limits["z_nm"][0], z_low), min(limits["z_nm"][1], z_high))
-    low, high = torch.tensor([limits[name] for name in PARAMETERS], dtype=torch.float64).unbind(1)
+    low, high = data.new_tensor([limits[name] for name in PARAMETERS]).unbind(1)
     return low, high
 
 
@@ -383,4 +383,4 @@ def _starts(data: Tensor, given: dict[str, Tensor], psf: PSF, camera: Camera, lo
         best = torch.minimum(best, left)
     values |= {name: given[name] for name in ("photons", "background") if name in given}
     theta = torch.stack([values[name] for name in PARAMETERS], dim=1)
-    return theta.clamp(low.to(data), high.to(data))
+    return theta.clamp(low, high)

@@ -378,8 +378,8 @@ class FieldPSF:
 
     def at(self, x_nm: float, y_nm: float) -> SplinePSF:
         """The PSF at a place of the field, for fits and bounds there."""
-        across = _shares(torch.tensor([float(x_nm)], dtype=torch.float64), self.x_nm)[0].tolist()
-        down = _shares(torch.tensor([float(y_nm)], dtype=torch.float64), self.y_nm)[0].tolist()
+        across = _shares(torch.tensor([float(x_nm)], dtype=torch.float64, device="cpu"), self.x_nm)[0].tolist()
+        down = _shares(torch.tensor([float(y_nm)], dtype=torch.float64, device="cpu"), self.y_nm)[0].tolist()
         first = self.psfs[0][0]
         mixed = sum(
             v * u * psf.table.coefficients
