@@ -187,7 +187,7 @@ def receptive_field(network: Network) -> float | None:
     return scale * max(known)  # the widest form: too much halo is only slower
 
 
-LEAST_TILE = 48  # camera pixels; a quarter at each border only looks
+LEAST_TILE = 64  # camera pixels; 16 at each border only look
 
 
 def tile_px(card: dict[str, Any], receptive_field_px: float | None, *, maps: bool) -> int | None:

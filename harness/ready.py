@@ -122,9 +122,9 @@ class ReadyModel(ABC):
         return self.tile_px is None or max(height, width) <= self.tile_px
 
     def _tiles(self, height: int, width: int) -> Iterator[Tile]:
-        side = self.tile_px or max(height, width)
+        assert self.tile_px is not None
         reach = FIELD_REACH if self.receptive_field_px is None else self.receptive_field_px / 2
-        return tiles(height, width, side=side, reach=reach, multiple=self.size_multiple)
+        return tiles(height, width, side=self.tile_px, reach=reach, multiple=self.size_multiple)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,9 +360,12 @@ class Tile:
 
 
 def tiles(height: int, width: int, *, side: int, reach: float, multiple: int) -> Iterator[Tile]:
-    """Tiles that cover a field; each looks `reach` camera pixels (and what enlarging needs) beyond what it keeps."""
+    """Tiles that cover a field; each looks `reach` camera pixels (and what enlarging needs) beyond what it keeps.
+
+    Where they look far, they are larger than `side`, so that each keeps half of it.
+    """
     halo = math.ceil((reach + SUPPORT) / multiple) * multiple
-    step = max(multiple, (side - 2 * halo) // multiple * multiple)
+    step = max(multiple, max(side - 2 * halo, side // 2) // multiple * multiple)
     for top in range(0, height, step):
         for left in range(0, width, step):
             yield Tile(

@@ -91,9 +91,9 @@ class Network:
         if not self.tile or max(height, width) <= self.tile:
             return self(frames)
         s = 1 if self.maps else int(self.output["upsampling"])
-        beyond, least = (self.reach / 2, self.tile // 2) if self.reach else (FIELD_REACH, 0)
+        beyond = self.reach / 2 if self.reach else FIELD_REACH
         halo = math.ceil((beyond + 3) / self.multiple) * self.multiple
-        step = max(self.multiple, max(self.tile - 2 * halo, least) // self.multiple * self.multiple)
+        step = max(self.multiple, max(self.tile - 2 * halo, self.tile // 2) // self.multiple * self.multiple)
         whole: list[NDArray] | None = None
         for top in range(0, height, step):
             for left in range(0, width, step):
