@@ -92,6 +92,12 @@ def cost(
     return figures if memory_mb is None else {**figures, "fits": True}
 
 
+def edge_name(threads: int, memory_mb: float | None) -> str:
+    """Name of the file that holds what `edge_rows` measured in this way."""
+    machine = "" if threads == 1 and memory_mb is None else f"-{threads}"
+    return f"edge{machine}{'' if memory_mb is None else f'-{memory_mb:g}MB'}.json"
+
+
 def edge_rows(
     models: Mapping[str, tuple[Path, str]],
     counts: np.ndarray,

@@ -10,6 +10,7 @@ from typing import Any
 from harness.devices import describe_machine
 from harness.io.atomic import atomic_path
 
+from .edge import edge_name
 from .limits import Choice
 from .plan import DistillPlan
 
@@ -102,7 +103,8 @@ def write_report(
         *([f"**{str(picked)[0].upper()}{str(picked)[1:]}.**", ""] if picked is not None else []),
         enough(rows),
         "",
-        f"Machine: {machine['cpu']}, {machine['system']}. Figures: `scores/*.json`, `edge.json`; plan: `distill.yaml`.",
+        f"Machine: {machine['cpu']}, {machine['system']}. Figures: `scores/*.json`, `{edge_name(threads, memory_mb)}`; "
+        "plan: `distill.yaml`.",
         "",
     ]
     with atomic_path(path) as temporary:

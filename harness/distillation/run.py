@@ -15,7 +15,7 @@ from harness.models import load_network, open_model
 from harness.quantization import TUNED, Tuning, quantize, training_of
 from leaderboard.statistics import Blocks, compare
 
-from .edge import edge_rows, pareto, plot_pareto
+from .edge import edge_name, edge_rows, pareto, plot_pareto
 from .limits import Limits, pick
 from .plan import DistillPlan, keep_plan
 from .report import write_report
@@ -89,9 +89,7 @@ def distill(
         with tempfile.TemporaryDirectory() as scratch:
             return edge_rows(forms, movie.frames, scratch=Path(scratch), threads=threads, memory_mb=memory_mb)
 
-    machine = "" if threads == 1 and memory_mb is None else f"-{threads}"
-    memory = "" if memory_mb is None else f"-{memory_mb:g}MB"
-    edge = once(folder / f"edge{machine}{memory}.json", measured)
+    edge = once(folder / edge_name(threads, memory_mb), measured)
     scores["student"] = scores[kept]
     rows = {name: {**_figures(scores[name]), **edge[name]} for name in edge}
     picked = None if limits is None or limits == Limits() else pick(rows, limits, threads=threads)

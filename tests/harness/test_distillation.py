@@ -13,7 +13,7 @@ from distill import Settings
 from distill.calibration import calibration_frames, corners
 from harness.cli import main
 from harness.distillation import DistillPlan, Limits, distill, pareto, pick
-from harness.distillation.edge import cost
+from harness.distillation.edge import cost, edge_name
 from harness.distillation.plan import keep_plan
 from harness.distillation.report import enough
 from harness.distillation.run import compared
@@ -232,6 +232,11 @@ def test_models_that_do_not_run_in_the_memory_are_not_picked():
 def said(capsys):
     """What was printed, in one line."""
     return " ".join(capsys.readouterr().out.split())
+
+
+def test_each_way_to_measure_has_a_file_of_its_own():
+    names = [edge_name(*way) for way in ((1, None), (2, None), (1, 200.0), (2, 200.0), (1, 62.5))]
+    assert names == ["edge.json", "edge-2.json", "edge-1-200MB.json", "edge-2-200MB.json", "edge-1-62.5MB.json"]
 
 
 def test_memory_of_this_process_does_not_count_in_its_child_s(tmp_path):
