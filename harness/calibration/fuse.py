@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
-from scipy.linalg import null_space
 
 from simulators import SplinePSF, SplineTable, table_from_samples
 
@@ -236,12 +235,9 @@ def _fuse(
         weight = np.sqrt(total)
         rows.append(weight * BSpline.design_matrix(z[used], clamped, 3).toarray())
         values.append(weight / total * (down @ bead.photons[used] @ across.T).reshape(int(used.sum()), -1))
-    # Straight at both ends, where nothing beyond holds them: else their slopes, and with them the z bound, are noise.
-    every = BSpline(clamped, np.eye(len(clamped) - 4), 3)
-    straight = null_space(every.derivative(2)(knots[[0, -1]]) * (knots[1] - knots[0]) ** 2)
-    design = np.concatenate(rows) @ straight
+    design = np.concatenate(rows)
     solved = np.linalg.lstsq(design, np.concatenate(values), rcond=1e-8)[0]
-    samples = (every(knots) @ straight @ solved).reshape(len(knots), points, points)
+    samples = (BSpline.design_matrix(knots, clamped, 3).toarray() @ solved).reshape(len(knots), points, points)
     # Points at one camera pixel's distance add up to the light; all of them to oversampling^2 times that.
     light = samples[:, :-1, :-1].sum((1, 2)) / oversampling**2
     if not (light > 0).all():
