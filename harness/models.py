@@ -130,6 +130,7 @@ def ready(
     network: Network, card: dict[str, Any], *, name: str, device: str = "auto", precision: str = "auto"
 ) -> ReadyModel:
     """A module in torch, ready."""
+    reach = receptive_field(network)
     if isinstance(network, MapNetwork):
         return MapModel(
             name=name,
@@ -140,9 +141,9 @@ def ready(
             frames_before=network.frames_before,
             frames_after=network.frames_after,
             context=network.context,
-            receptive_field_px=receptive_field(network),
+            receptive_field_px=reach,
             network=network,
-            tile_px=tile_px(card, receptive_field(network), maps=True),
+            tile_px=tile_px(card, reach, maps=True),
         )
     return ImageModel(
         name=name,
@@ -151,9 +152,9 @@ def ready(
         card=card,
         size_multiple=network.size_multiple,
         frames_in=network.frames_in,
-        receptive_field_px=receptive_field(network),
+        receptive_field_px=reach,
         network=network,
-        tile_px=tile_px(card, receptive_field(network), maps=False),
+        tile_px=tile_px(card, reach, maps=False),
     )
 
 

@@ -190,7 +190,7 @@ def _train(
 
 def flatness(network: Network, config: TrainConfig) -> str | None:
     """What to say where a network gives no heights although spots of the recipe's PSF tell them; None elsewhere."""
-    if config.source != "recipe" or not isinstance(network, zoo.MapNetwork) or "z" in network.output.channels:
+    if config.source != "recipe" or not isinstance(network, zoo.MapNetwork) or network.output.axial:
         return None
     recipe = config.simulation()
     low, high = recipe.z_range_nm
