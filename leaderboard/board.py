@@ -129,8 +129,13 @@ def condition_frame(board: Board, condition: str) -> pd.DataFrame:
     return frame.astype({c: whole.get(c, "float64") for c in frame.columns if c != "model"})
 
 
+_SOLID = ("snr_xz_db", "snr_yz_db", "snr_volume_db", "fsc_truth_nm")  # of results in three dimensions
 _IMAGE_COLUMNS = {
     "snr_db": "SNR dB",
+    "snr_xz_db": "SNR xz dB",
+    "snr_yz_db": "SNR yz dB",
+    "snr_volume_db": "SNR of the volume dB",
+    "fsc_truth_nm": "FSC to truth nm",
     "nmse": "NMSE",
     "nmse_percent": "NMSE unscaled %",
     "ssim": "SSIM",
@@ -154,7 +159,9 @@ def image_frame(board: Board, condition: str) -> pd.DataFrame:
             }
             rows.append({"model": entry, **numbers})
     frame = pd.DataFrame(rows, columns=["model", *_IMAGE_COLUMNS.values()])
-    return frame.astype(dict.fromkeys(_IMAGE_COLUMNS.values(), "float64"))
+    frame = frame.astype(dict.fromkeys(_IMAGE_COLUMNS.values(), "float64"))
+    flat = frame[[_IMAGE_COLUMNS[name] for name in _SOLID]].isna().all(axis=None)
+    return frame.drop(columns=[_IMAGE_COLUMNS[name] for name in _SOLID]) if flat else frame
 
 
 def speed_frame(board: Board) -> pd.DataFrame:

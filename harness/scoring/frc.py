@@ -1,4 +1,4 @@
-"""Fourier ring correlation: at which distance two images stop saying the same.
+"""Fourier ring and shell correlation: at which distance two images, or volumes, stop saying the same.
 
 Source: Nieuwenhuizen et al. 2013, doi:10.1038/nmeth.2448. Between two halves of the data it measures the data, against
 the truth it measures the method. It punishes noise, not invented structure: never a sole criterion.
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.fft import rfftn
 from scipy.signal.windows import tukey
 
 from simulators.emitters import Emitters, Localizations
@@ -51,43 +52,44 @@ class RingCorrelation:
 def ring_correlation(
     first: ArrayLike, second: ArrayLike, *, pixel_nm: float, threshold: float = THRESHOLD, taper: float = 0.25
 ) -> RingCorrelation:
-    """FRC(q) = sum F1 F2* / sqrt(sum |F1|^2 sum |F2|^2) over the ring |q|.
+    """FRC(q) = sum F1 F2* / sqrt(sum |F1|^2 sum |F2|^2) over the ring |q|; of volumes over the shell |q|.
 
-    Rings are one frequency step of the longer side wide. The margins are tapered by a cosine (Tukey's window), so that
+    Rings are one frequency step of the longest side wide. The margins are tapered by a cosine (Tukey's window), so that
     the cut at the border says nothing.
 
     Args:
-        first, second: (H, W), one field.
+        first, second: (H, W), one field; or (D, H, W), one volume of cubic voxels.
         pixel_nm: pixel of both.
         threshold: where the resolution is read.
         taper: share of each side under the cosine, both ends together; 0 leaves it out.
 
     Raises:
-        ValueError: shapes that differ, or images smaller than 16 x 16.
+        ValueError: shapes that differ, or less than 16 pixels along a side.
 
     Example:
         >>> image = np.random.default_rng(0).poisson(1.0, (64, 64))
         >>> ring_correlation(image, image, pixel_nm=10).resolution_nm
         20.0
     """
-    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if a.shape != b.shape or a.ndim != 2 or min(a.shape) < 16:
-        raise ValueError(f"images are {a.shape} and {b.shape}; give two of one shape, at least 16 x 16 pixels")
+    a, b = np.asarray(first), np.asarray(second)
+    if a.shape != b.shape or a.ndim not in (2, 3) or min(a.shape) < 16:
+        raise ValueError(f"images are {a.shape} and {b.shape}; give two of one shape, at least 16 pixels along a side")
     if not pixel_nm > 0:
         raise ValueError(f"pixel_nm is {pixel_nm}; give a positive size in nm")
-    window = tukey(a.shape[0], taper)[:, None] * tukey(a.shape[1], taper)
-    fa, fb = np.fft.rfft2(a * window), np.fft.rfft2(b * window)
+    exact = np.float64 if a.ndim == 2 else np.float32  # volumes are large
+    window = math.prod(np.ix_(*(tukey(side, taper).astype(exact) for side in a.shape)))
+    fa, fb = (rfftn(np.asarray(image, exact) * window, overwrite_x=True) for image in (a, b))
     size = max(a.shape)
-    down = np.fft.fftfreq(a.shape[0])[:, None] * size
-    across = np.fft.rfftfreq(a.shape[1]) * size
-    ring = np.rint(np.hypot(down, across)).astype(np.int64)
-    weight = np.full(fa.shape, 2.0)  # the half that is not stored counts as well
-    weight[:, 0] = 1
-    if a.shape[1] % 2 == 0:
-        weight[:, -1] = 1
+    steps = [np.fft.fftfreq(side) * size for side in a.shape[:-1]] + [np.fft.rfftfreq(a.shape[-1]) * size]
+    squared = sum(axis.astype(exact) ** 2 for axis in np.ix_(*steps))
+    ring = np.rint(np.sqrt(squared)).astype(np.int32)
+    weight = np.full(fa.shape[-1], 2, exact)  # the half that is not stored counts as well
+    weight[0] = 1
+    if a.shape[-1] % 2 == 0:
+        weight[-1] = 1
     rings = size // 2 + 1
 
-    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def total(values: NDArray[Any]) -> NDArray[np.float64]:
         return np.bincount(ring.ravel(), (values * weight).ravel(), minlength=rings)[1:rings].astype(np.float64)
 
     cross = total((fa * fb.conj()).real)

@@ -14,10 +14,21 @@ from scipy.optimize import minimize_scalar
 from simulators.emitters import Emitters, Localizations
 
 from .frc import resolution_of_halves, ring_correlation
-from .images import least_squares_factor, nmse, nmse_percent, psnr_db, render, resample_area, snr_db, ssim
+from .images import (
+    least_squares_factor,
+    nmse,
+    nmse_percent,
+    psnr_db,
+    render,
+    render_planes,
+    resample_area,
+    snr_db,
+    ssim,
+)
 
 PIXEL_NM = 10.0
 FWHM_NM = 20.0
+WINDOW_NM = 5120.0  # of the shell correlation, each side
 
 
 def score_rendered(
@@ -32,7 +43,7 @@ def score_rendered(
     """Image scores of localizations: both tables through the one renderer, Gaussians of peak 1 and fixed width.
 
     Brightness does not count, and the border is not cut. With a z in both tables, the SNR of the xz and yz projections
-    is given too.
+    and of the volume is given too, and the Fourier shell correlation with the truth in the middle of the field.
 
     Args:
         truth, found: positions in nm.
@@ -41,12 +52,14 @@ def score_rendered(
         n_frames: frames of the movie, for the halves; None takes the last frame of the table.
 
     Returns:
-        The figures of `compare_images`, and `snr_xz_db`, `snr_yz_db`, `frc_halves_nm` (None where undefined).
+        The figures of `compare_images`, and `snr_xz_db`, `snr_yz_db`, `snr_volume_db`, `fsc_truth_nm`, `frc_halves_nm`
+        (None where undefined).
     """
-    options = {"pixel_nm": pixel_nm, "fwhm_nm": fwhm_nm}
+    options: dict[str, Any] = {"pixel_nm": pixel_nm, "fwhm_nm": fwhm_nm}
     images = [render(table, field_nm=field_nm, **options) for table in (found, truth)]
     result = compare_images(images[0], images[1], pixel_nm=pixel_nm)
-    result |= {"snr_xz_db": None, "snr_yz_db": None, "frc_halves_nm": None, "fwhm_nm": fwhm_nm}
+    result |= dict.fromkeys(("snr_xz_db", "snr_yz_db", "snr_volume_db", "fsc_truth_nm", "frc_halves_nm"))
+    result["fwhm_nm"] = fwhm_nm
     if len(truth) and len(found) and np.isfinite(found.z_nm).all() and np.ptp(truth.z_nm) > 0:
         low = min(truth.z_nm.min(), found.z_nm.min()) - 2 * fwhm_nm
         high = max(truth.z_nm.max(), found.z_nm.max()) + 2 * fwhm_nm
@@ -60,9 +73,40 @@ def score_rendered(
                 for table in (found, truth)
             ]
             result[f"snr_{axis}z_db"] = _plain(snr_db(sides[0], sides[1]))
+        result |= _compare_volumes(found, truth, field_nm=field_nm, z_nm=(low, high), **options)
     if len(found):
         result["frc_halves_nm"] = resolution_of_halves(found, field_nm=field_nm, n_frames=n_frames).resolution_nm
     return result
+
+
+def _compare_volumes(
+    found: Localizations,
+    truth: Emitters,
+    *,
+    field_nm: tuple[float, float],
+    z_nm: tuple[float, float],
+    pixel_nm: float,
+    fwhm_nm: float,
+) -> dict[str, float | None]:
+    """SNR of the whole volume, plane by plane, and the shell correlation in a window of at most 5.12 um."""
+    options: dict[str, Any] = {"pixel_nm": pixel_nm, "fwhm_nm": fwhm_nm}
+    power = error = 0.0
+    planes = (render_planes(table, field_nm=field_nm, z_nm=z_nm, **options) for table in (found, truth))
+    for estimate, reference in zip(*planes, strict=True):
+        power += float((reference.astype(np.float64) ** 2).sum())
+        error += float(((reference - estimate).astype(np.float64) ** 2).sum())
+    snr = _plain(10 * math.log10(power / error)) if power > 0 and error > 0 else None
+    starts = [max(0.0, (length - WINDOW_NM) / 2) for length in field_nm]
+    sides = (min(field_nm[0], WINDOW_NM), min(field_nm[1], WINDOW_NM))
+    middle = sum(z_nm) / 2
+    depth = (max(z_nm[0], middle - WINDOW_NM / 2), min(z_nm[1], middle + WINDOW_NM / 2))
+    volumes = []
+    for table in (found, truth):
+        near = table.replace(x_nm=table.x_nm - starts[0], y_nm=table.y_nm - starts[1])
+        volumes.append(np.stack(list(render_planes(near, field_nm=sides, z_nm=depth, **options))))
+    usable = min(volumes[0].shape) >= 16 and all(volume.any() for volume in volumes)
+    shell = ring_correlation(volumes[0], volumes[1], pixel_nm=pixel_nm).resolution_nm if usable else None
+    return {"snr_volume_db": snr, "fsc_truth_nm": shell}
 
 
 def score_image(

@@ -8,6 +8,7 @@ both.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -128,6 +129,7 @@ def render(
     field_nm: tuple[float, float],
     pixel_nm: float = 10.0,
     fwhm_nm: float = 20.0,
+    peak: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
     """All rows of a table, over all frames, as one image: the sum of Gaussians of peak 1, sampled at pixel
     centres.
@@ -138,6 +140,7 @@ def render(
         table: positions in nm.
         field_nm: width (x) and height (y) in nm.
         pixel_nm: pixel of the image. fwhm_nm: width of every Gaussian at half its height.
+        peak: of each row's Gaussian, (rows,), instead of 1.
 
     Returns:
         float32 (ceil(height / pixel), ceil(width / pixel)).
@@ -171,10 +174,44 @@ def render(
         part = slice(begin, begin + 20_000)
         across = np.exp(-0.5 * ((column[part, None] + steps - u[part, None]) / sigma) ** 2)
         down = np.exp(-0.5 * ((row[part, None] + steps - v[part, None]) / sigma) ** 2)
+        if peak is not None:
+            down *= peak[near][part, None]
         index = start[part, None, None] + (steps[:, None] * wide + steps)
         np.add.at(padded, index.ravel(), (down[:, :, None] * across[:, None, :]).ravel())
     image = padded.reshape(-1, wide)[margin : margin + rows, margin : margin + columns]
     return image.astype(np.float32)
+
+
+def render_planes(
+    table: Emitters | Localizations,
+    *,
+    field_nm: tuple[float, float],
+    z_nm: tuple[float, float],
+    pixel_nm: float = 10.0,
+    fwhm_nm: float = 20.0,
+) -> Iterator[NDArray[np.float32]]:
+    """A table as a volume of round Gaussians of peak 1 and cubic voxels, one plane after the other, so that any field
+    fits in memory.
+
+    Args:
+        table, field_nm, pixel_nm, fwhm_nm: see `render`.
+        z_nm: lowest and highest z.
+
+    Yields:
+        float32 (height, width), the plane of lowest z first; Gaussians are cut at 4 sigma.
+
+    Raises:
+        ValueError: as `render`, or a z range that is empty.
+    """
+    low, high = z_nm
+    if not (pixel_nm > 0 and low < high):
+        raise ValueError(f"z from {low} to {high} nm, voxels of {pixel_nm} nm; give a range and a positive size")
+    sigma = fwhm_nm / math.sqrt(8 * math.log(2))
+    for number in range(math.ceil((high - low) / pixel_nm - 1e-9)):
+        away = table.z_nm - (low + (number + 0.5) * pixel_nm)
+        near = np.flatnonzero(np.abs(away) <= 4 * sigma)
+        peak = np.exp(-0.5 * (away[near] / sigma) ** 2)
+        yield render(table.pick(near), field_nm=field_nm, pixel_nm=pixel_nm, fwhm_nm=fwhm_nm, peak=peak)
 
 
 def resample_area(image: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float64]:

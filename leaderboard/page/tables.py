@@ -240,6 +240,10 @@ def test_of(board: Board, condition: str) -> list[tuple[str, str]]:
 
 _IMAGE_COLUMNS = (
     ("snr_db", "SNR", "dB", "high", "of the rendered image against the rendered truth"),
+    ("snr_xz_db", "SNR xz", "dB", "high", "the same, seen along y"),
+    ("snr_yz_db", "SNR yz", "dB", "high", "the same, seen along x"),
+    ("snr_volume_db", "SNR", "of the volume, dB", "high", "of the rendered volume against the rendered truth"),
+    ("fsc_truth_nm", "FSC", "to truth, nm", "low", "resolution from the Fourier shell correlation with the truth"),
     ("nmse", "NMSE", "", "low", "squared error over squared truth, after the least-squares factor"),
     ("nmse_percent", "NMSE", "unscaled, %", "low", "squared error over squared truth, as it is"),
     ("ssim", "SSIM", "", "high", "structural similarity of the square roots"),

@@ -60,7 +60,7 @@ def test_ring_correlation_of_equal_and_of_independent_images():
     other = ring_correlation(a - a.mean(), b - b.mean(), pixel_nm=7)
     assert other.resolution_nm == 96 * 7
     assert np.abs(other.correlation[5:]).max() < 0.3
-    with pytest.raises(ValueError, match="at least 16 x 16"):
+    with pytest.raises(ValueError, match="at least 16 pixels"):
         ring_correlation(a, a.T, pixel_nm=7)
 
 
@@ -122,11 +122,12 @@ def test_rendered_localizations():
     perfect = score_rendered(truth=truth, found=found, field_nm=FIELD)
     assert perfect["snr_db"] is None  # infinite
     assert (perfect["nmse"], perfect["nmse_percent"], perfect["ssim"]) == (pytest.approx(0), 0, pytest.approx(1))
-    assert perfect["frc_truth_nm"] == 20
+    assert perfect["snr_volume_db"] is None
+    assert perfect["frc_truth_nm"] == perfect["fsc_truth_nm"] == 20
     fine, coarse = (score_rendered(truth=truth, found=scene(error=e)[1], field_nm=FIELD) for e in (5.0, 20.0))
-    for better in ("snr_db", "snr_xz_db", "snr_yz_db", "ssim", "psnr_db"):
+    for better in ("snr_db", "snr_xz_db", "snr_yz_db", "snr_volume_db", "ssim", "psnr_db"):
         assert fine[better] > coarse[better]
-    for smaller in ("nmse", "nmse_percent", "frc_truth_nm"):
+    for smaller in ("nmse", "nmse_percent", "frc_truth_nm", "fsc_truth_nm"):
         assert fine[smaller] < coarse[smaller]
     assert coarse["fwhm_nm"] == 20
     # the same localizations against wider renderings: another figure, as the record must say
@@ -135,6 +136,29 @@ def test_rendered_localizations():
     assert (nothing["snr_db"], nothing["nmse"], nothing["nmse_percent"]) == (0, 1, 100)
     assert nothing["frc_truth_nm"] is None
     json.dumps([perfect, fine, nothing], allow_nan=False)
+
+
+@pytest.mark.parametrize("error", [(6.0, 0.0, 0.0), (0.0, 0.0, 9.0), (5.0, -4.0, 8.0)])
+def test_the_volume_of_molecules_apart_has_the_snr_of_shifted_gaussians(error):
+    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(200.0, 1000, 200), np.arange(200.0, 1000, 200)))
+    truth = Emitters(frame=np.arange(16), x_nm=x, y_nm=y, z_nm=np.linspace(-200, 200, 16))
+    moved = {f"{axis}_nm": getattr(truth, f"{axis}_nm") + step for axis, step in zip("xyz", error, strict=True)}
+    found = Localizations(frame=truth.frame, **moved)
+    sigma = 20 / math.sqrt(8 * math.log(2))
+    overlap = math.exp(-sum(step**2 for step in error) / (4 * sigma**2))  # of two Gaussians of one width
+    scored = score_rendered(truth=truth, found=found, field_nm=(1200, 1200), pixel_nm=5.0)
+    assert scored["snr_volume_db"] == pytest.approx(-10 * math.log10(2 - 2 * overlap), abs=0.02)
+
+
+def test_shells_of_a_volume_tell_noise_from_structure():
+    rng = np.random.default_rng(5)
+    blobs, one, two = (rng.normal(size=(24, 40, 32)) for _ in range(3))
+    coarse = np.fft.irfftn(np.fft.rfftn(blobs) * (np.abs(np.fft.fftfreq(24)) < 0.2)[:, None, None], s=blobs.shape)
+    same = ring_correlation(coarse, coarse, pixel_nm=10)
+    assert (same.resolution_nm, same.crosses) == (20, False)
+    assert np.abs(ring_correlation(one, two, pixel_nm=10).correlation[3:]).max() < 0.35
+    shared = ring_correlation(blobs + one, blobs + two, pixel_nm=10).correlation  # half of the power is shared
+    assert shared[5:].mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_images_are_scaled_but_not_shifted_in_value():
