@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from harness.memory import keep_memory
+
 ATTEMPTS = 2  # a job whose process was lost is given to a new one so many times in all
 PRELOADED = ("onnxruntime", "scipy.stats", "skimage", "harness.board.cells")
 
@@ -128,6 +130,7 @@ def _prepare(threads: int | None, plugins: Sequence[Path]) -> None:
 
     import zoo
 
+    keep_memory()
     if threads:
         torch.set_num_threads(threads)
     for file in plugins:

@@ -35,6 +35,7 @@ from ._registry import (
     register_model,
 )
 from ._weights import list_weights, load_model, load_weights, read_card, save_weights
+from ._winograd import WinogradConv2d, with_winograd
 
 for _module in _iter_modules(__path__):
     if not _module.name.startswith("_") and not _module.ispkg:
@@ -57,6 +58,7 @@ __all__ = [
     "SharesFeatures",
     "UpConv2d",
     "Variant",
+    "WinogradConv2d",
     "adopt_weights",
     "count_macs",
     "count_parameters",
@@ -74,4 +76,5 @@ __all__ = [
     "register_model",
     "save_weights",
     "scores",
+    "with_winograd",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from harness.memory import keep_memory
+
 COMMANDS = {
     "leaderboard": "score and time every model on the same movies: tables, plots, web page",
     "study": "score models where they were not trained: sweeps, wrong PSF, other simulators, pairs of molecules",
@@ -88,6 +90,8 @@ def _run(words: list[str]) -> int:
     command: Any = tyro.cli(
         getattr(import_module(f"harness.cli.{name}_"), name.title()), prog=f"smlm-zoo {name}", args=words[1:]
     )
+    if name != "time":  # which also runs networks as the originals do
+        keep_memory()
     return command.run()
 
 

@@ -1,6 +1,7 @@
 """Processes: a lost one loses nothing, errors are outcomes, state stays."""
 
 import os
+import platform
 import signal
 
 import pytest
@@ -54,6 +55,26 @@ def test_a_worker_keeps_its_state_and_ends_when_closed(tmp_path):
         pid = worker.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def pages_taken(megabytes, times):
+    """Pages that the system had to give for tensors that come and go, after the first."""
+    import resource
+
+    import torch
+
+    torch.ones(megabytes << 18)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(times):
+        torch.ones(megabytes << 18)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="acts on glibc's malloc")
+def test_a_worker_uses_the_memory_of_large_tensors_again():
+    with Worker(threads=1) as worker:
+        worker.call(pages_taken, 100, 3)
+        assert worker.call(pages_taken, 100, 3) < 1000  # 76,800 pages of 4 kB otherwise
 
 
 def test_impossible_numbers_and_clusters_are_refused():
