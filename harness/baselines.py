@@ -34,6 +34,7 @@ from harness.recording import (
     result_record,
     runtime_record,
     score_movie,
+    scored_dimensions,
     scores_record,
     settings_record,
 )
@@ -64,8 +65,8 @@ class Baseline(ReadyModel):
 
     @property
     def gives_height(self) -> bool:
-        """Whether it says at which height a molecule is."""
-        return False
+        """Whether it stands beside models that say at which height a molecule is."""
+        return True
 
     @property
     def info(self) -> RuntimeInfo:
@@ -151,10 +152,6 @@ class RandomPoints(Baseline):
     density_um2: float
     z_range_nm: tuple[float, float] = (0.0, 0.0)
     seed: int = 0
-
-    @property
-    def gives_height(self) -> bool:
-        return True
 
     def decode(
         self, raw: Tensor, *, threshold: float, pixel_size_nm: tuple[float, float], first_frame: int = 0
@@ -297,19 +294,20 @@ def found_threshold(
 
 def _measured(model: Baseline, recipe: Recipe, movie: Movie, choice: ThresholdChoice | None) -> Result:
     there = localize(model, movie.frames, camera=movie.camera)
+    dimensions = scored_dimensions(recipe, model.gives_height)
     scores: Scores | None = None
     if model.shows_only:
         images = score_image(there.image, truth=movie.emitters, field_nm=field_nm(movie))
         detail = Detail(images=images)
     else:
-        figures = score_movie(movie, there.localizations, recipe=recipe)
+        figures = score_movie(movie, there.localizations, recipe=recipe, protocol=protocol_for(dimensions))
         scores, detail = scores_record(figures), detail_record(figures)
     return result_record(
         model=model_record(model, baseline=True),
-        dataset=dataset_record(recipe),
+        dataset=dataset_record(recipe, dimensions=dimensions),
         runtime=runtime_record(model.info),
         scores=scores,
         detail=detail,
-        settings=settings_record(protocol_for(2), precision=model.info.precision, choice=choice),
+        settings=settings_record(protocol_for(dimensions), precision=model.info.precision, choice=choice),
         command=f"smlm-zoo leaderboard --dataset {recipe.name}",
     )

@@ -213,6 +213,15 @@ def grid_floor(model: ReadyModel) -> float:
     return 100.0 / model.upsampling / 6**0.5 if isinstance(model, ImageModel) else 0.0
 
 
+def scored_dimensions(recipe: Recipe, height: bool) -> int:
+    """3 where the recipe's spots tell z and the model gives it, else 2.
+
+    Args:
+        height: from `gives_height`.
+    """
+    return 3 if height and recipe.psf.kind != "gaussian" else 2
+
+
 def protocol_for(dimensions: int) -> Protocol:
     """The challenge's rules in 2 or 3 dimensions."""
     return CHALLENGE_3D if dimensions == 3 else CHALLENGE_2D

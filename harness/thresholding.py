@@ -18,6 +18,7 @@ from simulators import Emitters, Localizations, Movie, Recipe, load_recipe, simu
 from zoo import EmitterMaps
 
 RECIPE = "epfl-2d"
+DOMAINS = (RECIPE, "epfl-as", "scmos-2d")
 MOVIES, FRAMES, SIZE = 8, 8, (40, 40)
 TRIALS = 20
 SEED_STEP = 900_001
@@ -68,6 +69,28 @@ class ThresholdChoice:
             return cls(**{**data, "movies": tuple(data["movies"]), "curve": tuple(data["curve"])})
         except (TypeError, KeyError) as error:
             raise ValueError(f"no record of a threshold: {error}") from error
+
+
+def domain_of(recipes: Sequence[Recipe]) -> str:
+    """The domain whose validation movies suit test movies: that with their kind of PSF and of camera (with or without
+    EM gain); `epfl-2d` where there is none.
+
+    Raises:
+        ValueError: the test movies are of several domains.
+    """
+
+    def kind(recipe: Recipe) -> tuple[str, bool]:
+        return recipe.psf.kind, recipe.camera.em_gain is not None
+
+    known = {kind(load_recipe(name)): name for name in DOMAINS}
+    found = {known.get(kind(recipe), RECIPE): recipe.name for recipe in recipes}
+    if len(found) > 1:
+        shown = ", ".join(f"{movie} ({domain})" for domain, movie in sorted(found.items()))
+        raise ValueError(
+            f"these movies are of several domains, whose thresholds differ: {shown}; make a leaderboard of each, and "
+            "bring them together with --add FOLDER/records"
+        )
+    return next(iter(found), RECIPE)
 
 
 def validation_recipes(

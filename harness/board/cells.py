@@ -18,13 +18,14 @@ from harness.preview import write_png
 from harness.recording import (
     dataset_record,
     detail_record,
+    protocol_for,
     result_record,
     runtime_record,
     score_movie,
+    scored_dimensions,
     scores_record,
     settings_record,
 )
-from harness.scoring import CHALLENGE_2D
 from harness.thresholding import validation_movies
 from harness.timing_figures import FormTimes
 from harness.timing_forms import time_model
@@ -53,7 +54,7 @@ def score_cell(entry: Entry, form: Form, recipe: Recipe, pictures: Path, scored:
     if scored:
         return None
     found = localize(model, movie.frames, camera=movie.camera).localizations
-    scores = score_movie(movie, found, recipe=recipe, protocol=CHALLENGE_2D)
+    scores = score_movie(movie, found, recipe=recipe, protocol=protocol_for(scored_dimensions(recipe, entry.height)))
     return replace(
         unscored_record(entry, form, recipe),
         runtime=runtime_record(model.info),
@@ -64,12 +65,13 @@ def score_cell(entry: Entry, form: Form, recipe: Recipe, pictures: Path, scored:
 
 def unscored_record(entry: Entry, form: Form, recipe: Recipe, times: FormTimes | None = None) -> Result:
     """What the record of a form says without a score."""
+    dimensions = scored_dimensions(recipe, entry.height)
     record = result_record(
         model=entry.record,
-        dataset=dataset_record(recipe),
+        dataset=dataset_record(recipe, dimensions=dimensions),
         runtime=Runtime(name=form.runtime, precision=form.precision),
         settings=settings_record(
-            CHALLENGE_2D,
+            protocol_for(dimensions),
             precision=form.precision,
             choice=entry.choice,
             threshold=entry.level,
@@ -89,10 +91,10 @@ def with_times(record: Result, times: FormTimes, entry: Entry) -> Result:
 def baseline_cell(name: str, plan: Plan, folder: Path) -> list[Result]:
     """A baseline on all movies; its records are read from the folder, or made and written."""
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
-    validation = validation_movies(movies=plan.validation) if plan.validation else []
+    validation = validation_movies(plan.domain, movies=plan.validation) if plan.validation else []
     records = folder / "records"
     known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
-    return baselines.rows(movies, validation=validation, folder=folder, known=known, names=(name,))
+    return baselines.rows(movies, validation=validation, folder=folder, known=known, names=(name,), domain=plan.domain)
 
 
 def timed_forms(entry: Entry, plan: TimingPlan, folder: Path, step: Any = lambda text: None) -> dict[str, FormTimes]:

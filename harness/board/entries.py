@@ -15,7 +15,7 @@ from harness.forms import Form, forms_of
 from harness.io.atomic import atomic_path
 from harness.models import load_network, model_name
 from harness.ready import ReadyModel
-from harness.recording import model_record, weights_digest
+from harness.recording import gives_height, model_record, weights_digest
 from harness.thresholding import ThresholdChoice, frozen_threshold, validation_movies
 from leaderboard import Agreement, Model
 from simulators import simulate
@@ -25,8 +25,8 @@ from simulators import simulate
 class Entry:
     """A model in the comparison, in the forms that it runs in; the first one is the float32 reference.
 
-    `level` is its threshold: that of `choice`, found on validation movies, or without one its card's. An entry can be
-    sent to another process, which opens what it needs.
+    `level` is its threshold: that of `choice`, found on validation movies, or without one its card's. `height`: whether
+    it gives z. An entry can be sent to another process, which opens what it needs.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Entry:
     level: float
     choice: ThresholdChoice | None
     agreement: dict[str, Agreement]
+    height: bool
 
     @property
     def stem(self) -> str:
@@ -69,12 +70,13 @@ def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
         "device": device,
         "recipes": [recipe.hash for recipe in plan.recipes],
         "validation": plan.validation,
+        "domain": plan.domain,
         "frames": plan.agreement_frames,
         "version": AGREEMENT_VERSION,
     }
     cache = folder / "prepared" / f"{stem}.json"
     known = _read(cache, key) if file.is_file() else None
-    validation = validation_movies(movies=plan.validation) if plan.validation else []
+    validation = validation_movies(plan.domain, movies=plan.validation) if plan.validation else []
     if known is not None:
         forms = tuple(Form(**form) for form in known["forms"])
     else:
@@ -92,6 +94,7 @@ def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
             level=known["threshold"],
             choice=choice,
             agreement={form: Agreement.from_dict(value) for form, value in agreement.items()},
+            height=known["height"],
         )
     models = {form.name: form.open(threshold=choice.threshold if choice else None) for form in forms}
     reference = models[forms[0].name]
@@ -110,12 +113,14 @@ def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
         level=reference.threshold,
         choice=choice,
         agreement=found,
+        height=gives_height(reference),
     )
     _write(
         cache,
         {
             "key": key,
             "threshold": entry.level,
+            "height": entry.height,
             "forms": [asdict(form) for form in forms],
             "record": entry.record.to_dict(),
             "agreement": {form: value.to_dict() for form, value in found.items()},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.baselines import BASELINES
-from harness.thresholding import MOVIES
+from harness.thresholding import MOVIES, RECIPE, domain_of
 from harness.timing_process import TimingPlan
 from simulators import Recipe, load_recipe
 
@@ -24,6 +24,7 @@ class Plan:
         recipes: test movies, complete.
         seconds_per_cell: time spent on timing one form of one model, beside its warming up and its search for a batch.
         title: of the page.
+        domain: recipe of the validation movies.
         validation: number of validation movies that thresholds are found on, the same for every model; 0 takes the
             threshold of each model's card.
         rounds: turns of each form in timing, even.
@@ -36,6 +37,7 @@ class Plan:
     recipes: tuple[Recipe, ...]
     seconds_per_cell: float
     title: str
+    domain: str = RECIPE
     validation: int = MOVIES
     rounds: int = 4
     largest_batch: int = 16
@@ -49,6 +51,9 @@ class Plan:
 
         Args:
             datasets: recipes, by name or file, instead of the plan's own.
+
+        Raises:
+            ValueError: no such recipe, or recipes of several domains.
         """
         if full:
             names = tuple(datasets) or FULL
@@ -57,7 +62,14 @@ class Plan:
                 recipe.with_(size=(64, 64), frames=2000 if recipe.name.endswith("-ld") else 1000) for recipe in recipes
             )
             title = "SMLM Zoo leaderboard, full"
-            return Plan(recipes=recipes, seconds_per_cell=20.0, title=title, rounds=6, largest_batch=64)
+            return Plan(
+                recipes=recipes,
+                domain=domain_of(recipes),
+                seconds_per_cell=20.0,
+                title=title,
+                rounds=6,
+                largest_batch=64,
+            )
         names = tuple(datasets) or tuple(DEFAULT_FRAMES)
         recipes = tuple(load_recipe(name) for name in names)
         recipes = tuple(
@@ -69,6 +81,7 @@ class Plan:
         if quick:
             return Plan(
                 recipes=recipes,
+                domain=domain_of(recipes),
                 seconds_per_cell=0.4,
                 title="SMLM Zoo leaderboard, quick check",
                 validation=1,
@@ -79,6 +92,7 @@ class Plan:
             )
         return Plan(
             recipes=recipes,
+            domain=domain_of(recipes),
             seconds_per_cell=2.0,
             title="SMLM Zoo leaderboard",
             movie_frames=100,
@@ -99,9 +113,11 @@ class Plan:
 def notes_of(plan: Plan) -> str:
     """What the page says of the measurements."""
     frames = ", ".join(f"{r.name} {r.frames} frames of {r.size[0]}x{r.size[1]} pixels" for r in plan.recipes)
+    solid = any(recipe.psf.kind != "gaussian" for recipe in plan.recipes)
+    apart = "250 nm (of models that give z also within 500 nm of height)" if solid else "250 nm"
     return (
         f"Movies: {frames}. Times are for one frame of {TIMED_SIZE}x{TIMED_SIZE} pixels, network only, each form in a "
         "process of its own with nothing beside it, on the machine named in each record. Scores follow the SMLM "
-        "Challenge: pairs within 250 nm, 450 nm border, the weakest quarter of the molecules neither asked for nor "
+        f"Challenge: pairs within {apart}, 450 nm border, the weakest quarter of the molecules neither asked for nor "
         "punished; thresholds were chosen on validation movies, the same and with as many trials for every model."
     )

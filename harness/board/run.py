@@ -79,7 +79,7 @@ def run_board(
     sources = sources or suited_weights(plan.recipes)
     if not sources:
         raise ValueError("no weights at hand were trained for such movies; give trained folders, or --train")
-    refuse_test_movies(validation_recipes(movies=plan.validation) if plan.validation else (), plan.recipes)
+    refuse_test_movies(validation_recipes(plan.domain, movies=plan.validation) if plan.validation else (), plan.recipes)
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
     pictures: list[Picture] = []
     for name, (_, movie) in movies.items():

@@ -53,7 +53,8 @@ def models(tmp_path):
 def small_plan(**changes):
     recipes = tuple(load_recipe(name).with_(size=(24, 24), frames=6) for name in ("tubes-2d-hd", "tubes-2d-uhd"))
     settings = {"seconds_per_cell": 0.1, "rounds": 2, "largest_batch": 1, "movie_frames": 0, "agreement_frames": 2}
-    return Plan(recipes=recipes, title="small", **{"validation": 1, "baselines": (), **settings, **changes})
+    usual = {"recipes": recipes, "validation": 1, "baselines": (), **settings}
+    return Plan(title="small", **{**usual, **changes})
 
 
 def fake_times(forms, plan, step=None):
@@ -216,3 +217,26 @@ def test_without_names_the_weights_that_suit_the_movies_are_taken(monkeypatch):
     monkeypatch.setattr(zoo, "list_weights", lambda: ["own"])
     monkeypatch.setattr(zoo, "read_card", lambda name: {"model": "srcnn"})
     assert suited_weights(movies) == ["own"]  # its card does not say
+
+
+def test_thresholds_come_from_the_domain_of_the_movies():
+    def domain(*names):
+        return Plan.make(datasets=names).domain
+
+    assert domain("tubes-2d-hd", "er-2d-ld") == Plan.make().domain == "epfl-2d"
+    assert domain("tubes-as-ld", "tubes-as-hd") == "epfl-as"
+    assert domain("tubes-2d-hd-scmos") == "scmos-2d"
+    with pytest.raises(ValueError, match=r"several domains.*tubes-2d-hd \(epfl-2d\), tubes-as-hd \(epfl-as\).*--add"):
+        domain("tubes-2d-hd", "tubes-as-hd")
+
+
+def test_models_that_give_z_are_scored_in_three_dimensions_and_others_apart(tmp_path, models, monkeypatch):
+    monkeypatch.setattr(cells_module, "time_model", fake_times)
+    recipe = load_recipe("tubes-as-hd").with_(size=(24, 24), frames=6)
+    plan = small_plan(recipes=(recipe,), domain="epfl-as", baselines=("blank",))
+    run_board(tmp_path / "board", plan, models=["compact.epfl-as", models[0]], workers=1)
+    results = leaderboard.read_results(tmp_path / "board" / "records")
+    scored = {r.model.name: r for r in results if r.scores is not None}
+    assert {name: r.dataset.dimensions for name, r in scored.items()} == {"compact": 3, "one": 2, "blank": 3}
+    assert scored["compact"].scores.rmse_axial_nm > 0
+    assert "epfl-as" in scored["compact"].settings.threshold_source
