@@ -1,5 +1,6 @@
 """The training step as a Lightning module, and what happens at each validation."""
 
+import copy
 import math
 import time
 from pathlib import Path
@@ -150,6 +151,16 @@ class Validate(Callback):
         self.weights, self.scores = state_dict["weights"], state_dict["scores"]
         self.curve = list(state_dict.get("curve", []))
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Score the weights that an earlier sitting kept anew: the program, and so the figure, may be another since."""
+        if not self.weights:
+            return
+        network = copy.deepcopy(pl_module.best_network)
+        network.load_state_dict(self.weights)
+        found = evaluate(network, pl_module.loss, self.validation, device=pl_module.device)
+        self.best, self.threshold = _figure(found), found.get("threshold")
+        self.scores = {**found, "step": self.scores.get("step", 0.0)}
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step % self.every == 0:
             self.run(pl_module, trainer)
@@ -163,15 +174,19 @@ class Validate(Callback):
         found = evaluate(network, task.loss, self.validation, device=task.device)
         spent = {"step": task.global_step, "minutes": round(task.seconds() / 60, 3), "frames": task.frames_seen}
         self.curve.append(spent | {key: float(f"{value:.5g}") for key, value in found.items()})
-        figure = found.get("efficiency", -found["validation_loss"])
-        if figure > self.best:
-            self.best, self.threshold = figure, found.get("threshold")
+        if _figure(found) > self.best:
+            self.best, self.threshold = _figure(found), found.get("threshold")
             self.weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
             self.scores = {**found, "step": float(task.global_step)}
         save_preview(self.folder / "preview.png", **_first_frame(network, self.validation, self.threshold, task.device))
         if trainer is not None:
             for logger in trainer.loggers:
                 logger.log_metrics({**found, "seconds": task.seconds(), "frames": task.frames_seen}, task.global_step)
+
+
+def _figure(found: dict[str, float]) -> float:
+    """What decides which weights are kept: larger is better."""
+    return found.get("efficiency", -found["validation_loss"])
 
 
 class ShowProgress(Callback):

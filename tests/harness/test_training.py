@@ -57,6 +57,22 @@ def test_a_run_leaves_all_its_files_and_learns(tmp_path):
     assert torch.isfinite(network(torch.rand(1, 1, 8, 8) * 100)).all()
 
 
+def test_weights_of_an_earlier_sitting_are_scored_anew(tmp_path):
+    config = make_config({**TINY, "steps": 4, "validate_every": 2})
+    train(config, tmp_path / "run", progress=False)
+    checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=False)
+    kept = next(state for name, state in checkpoint["callbacks"].items() if "Validate" in name)
+    honest = dict(kept["scores"])
+    kept["best"] = 1e9  # as another program may have measured it
+    kept["scores"]["efficiency"] = 1e9
+    torch.save(checkpoint, tmp_path / "run" / "last.ckpt")
+    train(make_config({**config.model_dump(), "steps": 6}), tmp_path / "run", resume=True, progress=False)
+    scores = json.loads((tmp_path / "run" / "card.json").read_text())["scores"]
+    assert scores["efficiency"] < 100
+    if scores["step"] == honest["step"]:
+        assert scores["efficiency"] == pytest.approx(honest["efficiency"], abs=1e-4)
+
+
 def test_resumed_training_equals_one_without_a_break(tmp_path):
     config = make_config({**TINY, "steps": 6, "warmup_steps": 0, "decay_share": 0.0})
     train(config, tmp_path / "whole", progress=False)
