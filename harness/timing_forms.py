@@ -12,7 +12,7 @@ import zoo
 from harness.forms import Form, forms_of, kept_source
 from harness.models import load_network, receptive_field
 from harness.timing_figures import NOISY_BEYOND, FormTimes, relative_difference, speed_ranks
-from harness.timing_process import TimingPlan, Turn, start, take_movie, take_turn
+from harness.timing_process import TimingPlan, Turn, start, take_movie, take_turn, timed_movie
 from harness.workers import Worker
 
 
@@ -45,9 +45,10 @@ def time_model(
             for name, worker in workers.items():
                 step(f"{name}: round {number + 1} of {plan.rounds}")
                 turns[name].append(worker.call(take_turn, plan.seconds / plan.rounds))
-            if (number + 1) % (plan.rounds // 2) == 0:
+            if plan.movie_frames and (number + 1) % (plan.rounds // 2) == 0:
+                movie = timed_movie(plan.size, plan.movie_frames)
                 for name, worker in workers.items():
-                    taken = worker.call(take_movie, plan.seconds / 2)
+                    taken = worker.call(take_movie, plan.seconds / 2, movie)
                     movies[name] += [] if taken is None else [taken]
     finally:
         for worker in workers.values():

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from harness.devices import synchronise
 from harness.forms import Form
 from harness.ready import MapModel, ReadyModel
 from harness.runtimes.base import RuntimeInfo
+from simulators import Movie, load_recipe, simulate
 
 WARM_GROUP, WARM_WITHIN = 3, 0.05
 MOVIE_RECIPE, MOVIE_BLOCK, SHORTEST_MOVIE = "tubes-2d-hd", 64, 4
@@ -147,12 +149,12 @@ class _Timed:
             cpu=cpu / frames,
         )
 
-    def movie(self, seconds: float) -> float | None:
+    def movie(self, seconds: float, movie: Movie) -> float | None:
         """Seconds per frame from movie file to table file; None without a threshold."""
-        if self.plan.movie_frames == 0 or self.model.card.get("threshold") is None:
+        if self.model.card.get("threshold") is None:
             return None
         length = int(min(self.plan.movie_frames, max(SHORTEST_MOVIE, seconds / self.seconds_per_call * self.batch)))
-        return movie_to_table(self.model, frames=length, size=self.plan.size)
+        return movie_to_table(self.model, movie, frames=length)
 
 
 def warm_up(call: Callable[[], Any], *, seconds: float) -> tuple[int, bool, float]:
@@ -231,14 +233,19 @@ def matmul_peak(precision: str = "float32", device: str = "cpu", *, seconds: flo
     return best
 
 
-def movie_to_table(model: ReadyModel, *, frames: int, size: int) -> float:
-    """Seconds per frame from a movie file (TIFF) to a table file (CSV), at the model's threshold."""
+@cache
+def timed_movie(size: int, frames: int) -> Movie:
+    """What every form localizes: `frames` frames, or as many as are repeated then."""
+    recipe = load_recipe(MOVIE_RECIPE).with_(frames=min(frames, MOVIE_BLOCK), size=size)
+    return simulate(recipe, recipe.rng())
+
+
+def movie_to_table(model: ReadyModel, movie: Movie, *, frames: int) -> float:
+    """Seconds per frame from a movie file (TIFF) to a table file (CSV), at the model's threshold; the movie is repeated
+    to `frames` frames."""
     from harness.io.movies import write_movie
     from harness.localization import localize_rows
-    from simulators import load_recipe, simulate
 
-    recipe = load_recipe(MOVIE_RECIPE).with_(frames=min(frames, MOVIE_BLOCK), size=size)
-    movie = simulate(recipe, recipe.rng())
     repeated = np.arange(frames) % len(movie)
     with tempfile.TemporaryDirectory() as folder:
         file, table = Path(folder) / "movie.tif", Path(folder) / "table.csv"
@@ -265,8 +272,8 @@ def take_turn(seconds: float) -> Turn:
     return _here.turn(seconds)
 
 
-def take_movie(seconds: float) -> float | None:
-    """Time the form that was opened here from movie file to table file."""
+def take_movie(seconds: float, movie: Movie) -> float | None:
+    """Time the form that was opened here from movie file to table file; `movie` is from `timed_movie`."""
     if _here is None:
         raise RuntimeError("no form was opened in this process; call start before")
-    return _here.movie(seconds)
+    return _here.movie(seconds, movie)
