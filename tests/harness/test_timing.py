@@ -19,7 +19,7 @@ from harness.runtimes.base import RuntimeInfo
 from harness.timing import time_models
 from harness.timing_figures import FormTimes, percentile, relative_difference, speed_ranks
 from harness.timing_forms import ModelTimes, latency_rows, model_rows, repeat_rows, throughput_rows
-from harness.timing_process import Opened, TimingPlan, Turn, _Timed, matmul_peak, timed, warm_up
+from harness.timing_process import Opened, TimingPlan, Turn, _Timed, matmul_peak, timed, timed_movie, warm_up
 from harness.workers import Worker
 
 OPENED = Opened(
@@ -153,7 +153,7 @@ def test_the_best_batch_is_the_one_of_largest_throughput(clock):
     one = _Timed(SimpleNamespace(open=lambda: model), plan)
     assert one.best_batch == 8  # 8 frames in 1.8 s; 16 in 9 s
     assert one.first_call == pytest.approx(1.1)
-    assert one.movie(1.0) is None  # no threshold
+    assert one.movie(1.0, timed_movie(8, 2)) is None  # no threshold
     turn = one.turn(8.0)
     assert turn.latency == pytest.approx([1.1] * 4)
     assert turn.throughput == pytest.approx([1.8 / 8] * 3)
