@@ -89,24 +89,29 @@ def _compare_volumes(
     fwhm_nm: float,
 ) -> dict[str, float | None]:
     """SNR of the whole volume, plane by plane, and the shell correlation in a window of at most 5.12 um."""
-    options: dict[str, Any] = {"pixel_nm": pixel_nm, "fwhm_nm": fwhm_nm}
+    planes = (
+        render_planes(table, field_nm=field_nm, z_nm=z_nm, pixel_nm=pixel_nm, fwhm_nm=fwhm_nm)
+        for table in (found, truth)
+    )
+    most = round(WINDOW_NM / pixel_nm)
     power = error = 0.0
-    planes = (render_planes(table, field_nm=field_nm, z_nm=z_nm, **options) for table in (found, truth))
+    kept = []
     for estimate, reference in zip(*planes, strict=True):
         power += float((reference.astype(np.float64) ** 2).sum())
         error += float(((reference - estimate).astype(np.float64) ** 2).sum())
+        middle = (_middle(reference.shape[0], most), _middle(reference.shape[1], most))
+        kept.append([image[middle].copy() for image in (estimate, reference)])
     snr = _plain(10 * math.log10(power / error)) if power > 0 and error > 0 else None
-    starts = [max(0.0, (length - WINDOW_NM) / 2) for length in field_nm]
-    sides = (min(field_nm[0], WINDOW_NM), min(field_nm[1], WINDOW_NM))
-    middle = sum(z_nm) / 2
-    depth = (max(z_nm[0], middle - WINDOW_NM / 2), min(z_nm[1], middle + WINDOW_NM / 2))
-    volumes = []
-    for table in (found, truth):
-        near = table.replace(x_nm=table.x_nm - starts[0], y_nm=table.y_nm - starts[1])
-        volumes.append(np.stack(list(render_planes(near, field_nm=sides, z_nm=depth, **options))))
+    volumes = [np.stack(volume) for volume in zip(*kept[_middle(len(kept), most)], strict=True)]
     usable = min(volumes[0].shape) >= 16 and all(volume.any() for volume in volumes)
     shell = ring_correlation(volumes[0], volumes[1], pixel_nm=pixel_nm).resolution_nm if usable else None
     return {"snr_volume_db": snr, "fsc_truth_nm": shell}
+
+
+def _middle(length: int, most: int) -> slice:
+    """The middle of so many voxels, at most `most` of them."""
+    start = max(0, (length - most) // 2)
+    return slice(start, start + most)
 
 
 def score_image(
