@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.baselines import BASELINES
-from harness.thresholding import MOVIES, RECIPE, domain_of
+from harness.thresholding import MOVIES, domain_of
 from harness.timing_process import TimingPlan
 from simulators import Recipe, load_recipe
 
@@ -24,7 +24,6 @@ class Plan:
         recipes: test movies, complete.
         seconds_per_cell: time spent on timing one form of one model, beside its warming up and its search for a batch.
         title: of the page.
-        domain: recipe of the validation movies.
         validation: number of validation movies that thresholds are found on, the same for every model; 0 takes the
             threshold of each model's card.
         rounds: turns of each form in timing, even.
@@ -37,7 +36,6 @@ class Plan:
     recipes: tuple[Recipe, ...]
     seconds_per_cell: float
     title: str
-    domain: str = RECIPE
     validation: int = MOVIES
     rounds: int = 4
     largest_batch: int = 16
@@ -51,9 +49,6 @@ class Plan:
 
         Args:
             datasets: recipes, by name or file, instead of the plan's own.
-
-        Raises:
-            ValueError: no such recipe, or recipes of several domains.
         """
         if full:
             names = tuple(datasets) or FULL
@@ -64,7 +59,6 @@ class Plan:
             title = "SMLM Zoo leaderboard, full"
             return Plan(
                 recipes=recipes,
-                domain=domain_of(recipes),
                 seconds_per_cell=20.0,
                 title=title,
                 rounds=6,
@@ -81,7 +75,6 @@ class Plan:
         if quick:
             return Plan(
                 recipes=recipes,
-                domain=domain_of(recipes),
                 seconds_per_cell=0.4,
                 title="SMLM Zoo leaderboard, quick check",
                 validation=1,
@@ -92,11 +85,19 @@ class Plan:
             )
         return Plan(
             recipes=recipes,
-            domain=domain_of(recipes),
             seconds_per_cell=2.0,
             title="SMLM Zoo leaderboard",
             movie_frames=100,
         )
+
+    @property
+    def domain(self) -> str:
+        """The recipe of the validation movies.
+
+        Raises:
+            ValueError: the test movies are of several domains.
+        """
+        return domain_of(self.recipes)
 
     def timing(self, threads: int | None = None) -> TimingPlan:
         """How forms are timed: with as many threads as PyTorch takes, whatever the number of workers."""

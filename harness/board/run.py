@@ -71,6 +71,7 @@ def run_board(
         ValueError: a model cannot be opened or exported.
         BoardIncomplete: cells failed; raised when everything else is done and the page is written.
     """
+    refuse_test_movies(validation_recipes(plan.domain, movies=plan.validation) if plan.validation else (), plan.recipes)
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     sources = list(models)
@@ -79,7 +80,6 @@ def run_board(
     sources = sources or suited_weights(plan.recipes)
     if not sources:
         raise ValueError("no weights at hand were trained for such movies; give trained folders, or --train")
-    refuse_test_movies(validation_recipes(plan.domain, movies=plan.validation) if plan.validation else (), plan.recipes)
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
     pictures: list[Picture] = []
     for name, (_, movie) in movies.items():

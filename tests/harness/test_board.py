@@ -233,7 +233,7 @@ def test_thresholds_come_from_the_domain_of_the_movies():
 def test_models_that_give_z_are_scored_in_three_dimensions_and_others_apart(tmp_path, models, monkeypatch):
     monkeypatch.setattr(cells_module, "time_model", fake_times)
     recipe = load_recipe("tubes-as-hd").with_(size=(24, 24), frames=6)
-    plan = small_plan(recipes=(recipe,), domain="epfl-as", baselines=("blank",))
+    plan = small_plan(recipes=(recipe,), baselines=("blank",))
     run_board(tmp_path / "board", plan, models=["compact.epfl-as", models[0]], workers=1)
     results = leaderboard.read_results(tmp_path / "board" / "records")
     scored = {r.model.name: r for r in results if r.scores is not None}
