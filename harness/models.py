@@ -12,6 +12,7 @@ from torch import nn
 import zoo
 from harness.ready import FIELD_TILE, MAP_TILE, TILE, ImageModel, MapModel, Network, ReadyModel
 from harness.runtimes import OnnxMaps, OnnxRuntime, OpenVinoRuntime, Runtime, TorchMaps, TorchRuntime
+from harness.thresholding import optics_of
 from simulators import Recipe
 from zoo import EmitterMaps, ImageNetwork, MapNetwork, SRImage
 
@@ -116,7 +117,7 @@ def load_network(source: str | Path) -> tuple[Network, dict[str, Any]]:
 def suited_weights(recipes: Iterable[Recipe]) -> list[str]:
     """The weights at hand that were trained on the kind of PSF and of camera (with or without EM gain) of one of the
     recipes, and those whose card does not say."""
-    kinds = {(recipe.psf.kind, recipe.camera.em_gain is not None) for recipe in recipes}
+    kinds = {optics_of(recipe) for recipe in recipes}
     names = []
     for name in zoo.list_weights():
         seen = zoo.read_card(name).get("valid_range") or {}

@@ -71,6 +71,11 @@ class ThresholdChoice:
             raise ValueError(f"no record of a threshold: {error}") from error
 
 
+def optics_of(recipe: Recipe) -> tuple[str, bool]:
+    """Its kind of PSF, and whether its camera has EM gain."""
+    return recipe.psf.kind, recipe.camera.em_gain is not None
+
+
 def domain_of(recipes: Sequence[Recipe]) -> str:
     """The domain whose validation movies suit test movies: that with their kind of PSF and of camera (with or without
     EM gain); `epfl-2d` where there is none.
@@ -78,12 +83,8 @@ def domain_of(recipes: Sequence[Recipe]) -> str:
     Raises:
         ValueError: the test movies are of several domains.
     """
-
-    def kind(recipe: Recipe) -> tuple[str, bool]:
-        return recipe.psf.kind, recipe.camera.em_gain is not None
-
-    known = {kind(load_recipe(name)): name for name in DOMAINS}
-    found = {known.get(kind(recipe), RECIPE): recipe.name for recipe in recipes}
+    known = {optics_of(load_recipe(name)): name for name in DOMAINS}
+    found = {known.get(optics_of(recipe), RECIPE): recipe.name for recipe in recipes}
     if len(found) > 1:
         shown = ", ".join(f"{movie} ({domain})" for domain, movie in sorted(found.items()))
         raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.recording import dataset_record
+from harness.recording import dataset_record, scored_dimensions
 from leaderboard import Dataset
 from simulators import Movie, Recipe, simulate
 
@@ -181,7 +181,7 @@ def sweep_cells(
         raise ValueError(f"seeds is {seeds}; give at least 1")
     base = recipe.with_(frames=frames, size=size)
     middle = centre(base)
-    dimensions = 2 if recipe.psf.kind == "gaussian" else 3
+    dimensions = scored_dimensions(recipe, height=True)
     made: list[tuple[str, float | None, Recipe]] = []
     for condition in conditions:
         if condition not in CONDITIONS:
