@@ -12,11 +12,13 @@ from ._adopting import Adopted, adopt_weights
 from ._blocks import (
     ConvBlock,
     Enlarge,
+    HalfMaximum,
     ImageNetwork,
     Normalisation,
     SeparableConv2d,
     UpConv2d,
     inference_form,
+    with_lean_blocks,
 )
 from ._costs import Macs, count_macs, count_parameters
 from ._detection import scores
@@ -48,6 +50,7 @@ __all__ = [
     "EmitterMaps",
     "EmitterTargets",
     "Enlarge",
+    "HalfMaximum",
     "ImageNetwork",
     "Macs",
     "MapNetwork",
@@ -76,5 +79,6 @@ __all__ = [
     "register_model",
     "save_weights",
     "scores",
+    "with_lean_blocks",
     "with_winograd",
 ]

@@ -72,6 +72,8 @@ class ConvBlock(nn.Module):
 
     conv: nn.Conv2d | SeparableConv2d
     norm: nn.BatchNorm2d | nn.Identity
+    activation: nn.Module
+    pool: nn.Module
 
     def __init__(
         self,
@@ -326,6 +328,26 @@ def inference_form(model: nn.Module) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, UpConv2d) and child.padding_mode == "zeros":
                 setattr(parent, name, _as_transposed(child))
+    return form
+
+
+class HalfMaximum(nn.Module):
+    """The 2x2 max pool as two maxima of slices, faster on CPUs in channels-last: (N, C, H, W) -> (N, C, H//2, W//2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
+        rows = torch.maximum(x[:, :, 0:height:2], x[:, :, 1:height:2])
+        return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
+
+
+def with_lean_blocks(form: nn.Module) -> nn.Module:
+    """Change the `ConvBlock`s of an inference form in place for CPUs: ReLU comes after the max pool, whose quarter of
+    the numbers it overwrites. The same function to the last bit."""
+    for block in list(form.modules()):
+        if isinstance(block, ConvBlock) and isinstance(block.activation, nn.ReLU):
+            block.activation = nn.ReLU(inplace=True)
+            if isinstance(block.pool, nn.MaxPool2d):
+                block.activation, block.pool = HalfMaximum(), block.activation
     return form
 
 

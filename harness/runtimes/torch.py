@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from harness.devices import pick_device, pick_precision, place, synchronise
-from zoo import ImageNetwork, inference_form, with_winograd
+from zoo import ImageNetwork, inference_form, with_lean_blocks, with_winograd
 
 from .base import RuntimeInfo
 
 
 class TorchRuntime:
-    """A network in its fast inference form (norms folded, channels-last, wide convolutions by Winograd's way on CPUs in
-    float32).
+    """A network in its fast inference form: norms folded, channels-last; on CPUs ReLU after pooling, and in float32
+    wide convolutions by Winograd's way.
 
     Args:
         network: any image network; it is copied, not changed.
@@ -23,8 +23,10 @@ class TorchRuntime:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         form = inference_form(network)
-        if self.device.type == "cpu" and self.precision == "float32":
-            form = with_winograd(form)
+        if self.device.type == "cpu":
+            form = with_lean_blocks(form)
+            if self.precision == "float32":
+                form = with_winograd(form)
         self.network = place(form, self.device)
         provider = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         self.info = RuntimeInfo(

@@ -115,3 +115,33 @@ def test_preprocessing_equals_the_originals(reference):
     np.testing.assert_allclose(prepared("fid_storm", "min_max"), stored["fidstorm"], atol=1e-6)
     plain = prepared("fid_storm", "dataset", float(stored["dl4smlm_mean"]), float(stored["dl4smlm_std"]))
     np.testing.assert_allclose(plain, stored["dl4smlm"], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (7, 9), (3, 5), (16, 6)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_lean_blocks_give_the_same_to_the_last_bit(size, layout):
+    torch.manual_seed(2)
+    activations = (nn.ReLU(), nn.LeakyReLU(0.2), None)
+    blocks = nn.Sequential(
+        *(zoo.ConvBlock(3, 3, activation=each, pool=pool) for each in activations for pool in (False, True))
+    )
+    form = zoo.inference_form(blocks)
+    lean = zoo.with_lean_blocks(zoo.inference_form(blocks))
+    for plain, changed in zip(form, lean, strict=True):
+        frames = torch.randn(2, 3, *size).contiguous(memory_format=layout)
+        kept = frames.clone()
+        with torch.inference_mode():
+            assert torch.equal(changed(frames), plain(frames))
+        assert torch.equal(frames, kept)
+    assert (type(lean[1].activation), type(lean[1].pool)) == (zoo.HalfMaximum, nn.ReLU)
+    assert (type(lean[3].activation), type(lean[3].pool)) == (nn.LeakyReLU, nn.MaxPool2d)
+
+
+@pytest.mark.parametrize("name", ["deep_storm", "drl_storm", "skip_storm", "u_storm", "srcnn", "dsir", "fid_storm"])
+def test_networks_with_lean_blocks_are_the_same_networks(name):
+    torch.manual_seed(3)
+    network = zoo.create_model(name)
+    form, lean = zoo.inference_form(network), zoo.with_lean_blocks(zoo.inference_form(network))
+    frames = 300 * torch.rand(2, 1, 8, 16)
+    with torch.inference_mode():
+        assert torch.equal(lean(frames), form(frames))
