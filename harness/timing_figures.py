@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.runtimes.base import RuntimeInfo
@@ -37,12 +37,14 @@ class FormTimes:
         opened: before its turns.
         turns: in order; the two halves are compared.
         movie: seconds per frame from movie file to table file, each time it was done.
+        usual: what `machine` is in the middle of the run that it belongs to, from `as_one_run`; None: not compared.
     """
 
     form: str
     opened: Opened
     turns: tuple[Turn, ...]
     movie: tuple[float, ...] = ()
+    usual: float | None = None
 
     @property
     def info(self) -> RuntimeInfo:
@@ -75,9 +77,16 @@ class FormTimes:
         return relative_difference(first, second)
 
     @property
+    def machine(self) -> float:
+        """Floating-point operations per second of a matrix multiplication beside its turns, the median."""
+        return statistics.median(turn.machine for turn in self.turns)
+
+    @property
     def noisy(self) -> bool:
-        """Whether the halves differ by more than 10 %: such a row has no place in a ranking by speed."""
-        return self.spread > NOISY_BEYOND
+        """Whether the halves differ by more than 10 %, or the machine was then by more than 10 % faster or slower than
+        usual: such a row has no place in a ranking by speed."""
+        unusual = 0.0 if self.usual is None else relative_difference(self.machine, self.usual)
+        return max(self.spread, unusual) > NOISY_BEYOND
 
     def section(self, *, size: int, macs: int | None = None, price_per_hour: float | None = None) -> Timing:
         """As a record holds it.
@@ -106,6 +115,7 @@ class FormTimes:
             peak_memory_mb=None if self.opened.peak_memory is None else self.opened.peak_memory / 1e6,
             spread=self.spread,
             noisy=self.noisy,
+            machine_gflops=self.machine / 1e9,
             gflops=None if flops is None else flops / 1e9,
             peak_gflops=self.opened.peak_flops / 1e9,
             peak_share=None if flops is None else flops / self.opened.peak_flops,
@@ -129,12 +139,23 @@ class FormTimes:
         try:
             opened = Opened(**{**data["opened"], "info": RuntimeInfo(**data["opened"]["info"])})
             turns = tuple(
-                Turn(latency=tuple(turn["latency"]), throughput=tuple(turn["throughput"]), cpu=turn["cpu"])
+                Turn(**{**turn, "latency": tuple(turn["latency"]), "throughput": tuple(turn["throughput"])})
                 for turn in data["turns"]
             )
-            return cls(form=data["form"], opened=opened, turns=turns, movie=tuple(data["movie"]))
+            return cls(**{**data, "opened": opened, "turns": turns, "movie": tuple(data["movie"])})
         except (TypeError, KeyError) as error:
             raise ValueError(f"no record of times: {error}") from error
+
+
+def as_one_run(models: Sequence[Mapping[str, FormTimes]]) -> list[dict[str, FormTimes]]:
+    """The times of models that are to be compared, each told how fast the machine was in the middle of them all, so
+    that those taken while it was busy with something else, or for once was not, are known."""
+    every = [one for forms in models for one in forms.values()]
+
+    def usual(provider: str) -> float:
+        return statistics.median(one.machine for one in every if (one.info.provider == "CPU") == (provider == "CPU"))
+
+    return [{name: replace(one, usual=usual(one.info.provider)) for name, one in forms.items()} for forms in models]
 
 
 def speed_ranks(times: Sequence[FormTimes]) -> list[int | None]:

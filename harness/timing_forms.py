@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import zoo
 from harness.forms import Form, forms_of, kept_source
 from harness.models import load_network, receptive_field
-from harness.timing_figures import NOISY_BEYOND, FormTimes, relative_difference, speed_ranks
+from harness.timing_figures import NOISY_BEYOND, FormTimes, as_one_run, relative_difference, speed_ranks
 from harness.timing_process import TimingPlan, Turn, start, take_movie, take_turn, timed_movie
 from harness.workers import Worker
 
@@ -124,6 +124,12 @@ def time_source(
         )
 
 
+def compared(models: Sequence[ModelTimes]) -> list[ModelTimes]:
+    """The models as one run: times beside which the machine was unusually fast or slow are noisy."""
+    forms = as_one_run([model.forms for model in models])
+    return [replace(model, forms=own) for model, own in zip(models, forms, strict=True)]
+
+
 def latency_rows(models: Sequence[ModelTimes]) -> list[dict[str, Any]]:
     """A table of one frame at a time, network only; noisy rows have no rank."""
     every = [(model, times) for model in models for times in model.forms.values()]
@@ -142,6 +148,7 @@ def latency_rows(models: Sequence[ModelTimes]) -> list[dict[str, Any]]:
                 "p99": f"{t.ms_p99:.2f}",
                 "calls": t.repeats,
                 "halves differ": f"{100 * times.spread:.1f} %",
+                "machine, GFLOP/s": f"{t.machine_gflops:.0f}",
                 "first call, ms": f"{t.first_call_ms:.0f}",
                 "memory, MB": _shown(t.peak_memory_mb, ".0f"),
                 "rank": "noisy" if rank is None else rank,
@@ -193,14 +200,15 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def repeat_rows(first: Sequence[ModelTimes], second: Sequence[ModelTimes]) -> tuple[list[dict[str, Any]], int]:
-    """Two runs of the same command side by side.
+    """Two runs of the same command side by side, compared as one.
 
     Returns:
         A row for each form, and the number of forms whose medians differ by less than 10 % or that either run marked
         as noisy: those that the rule for rankings leaves right.
     """
     rows, right = [], 0
-    for one, other in zip(first, second, strict=True):
+    both = compared([*first, *second])
+    for one, other in zip(both[: len(first)], both[len(first) :], strict=True):
         for name, times in one.forms.items():
             again = other.forms[name]
             differ = relative_difference(times.median, again.median)
@@ -215,6 +223,7 @@ def repeat_rows(first: Sequence[ModelTimes], second: Sequence[ModelTimes]) -> tu
                     "second, ms": f"{1e3 * again.median:.2f}",
                     "differ": f"{100 * differ:.1f} %",
                     "halves differ": f"{100 * times.spread:.1f} % / {100 * again.spread:.1f} %",
+                    "machine, GFLOP/s": f"{times.machine / 1e9:.0f} / {again.machine / 1e9:.0f}",
                     "": verdict,
                 }
             )

@@ -28,6 +28,7 @@ from simulators import Movie, load_recipe, simulate
 WARM_GROUP, WARM_WITHIN = 3, 0.05
 MOVIE_RECIPE, MOVIE_BLOCK, SHORTEST_MOVIE = "tubes-2d-hd", 64, 4
 BATCH_GAIN, BATCH_LOSS = 1.03, 0.8
+BESIDE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +74,13 @@ class Opened:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """Seconds per frame of each call at batch 1 and at the best batch, and CPU seconds per frame there."""
+    """Seconds per frame of each call at batch 1 and at the best batch, and CPU seconds per frame there. `machine`:
+    floating-point operations per second of a float32 matrix multiplication just before."""
 
     latency: tuple[float, ...]
     throughput: tuple[float, ...]
     cpu: float
+    machine: float
 
 
 class _Timed:
@@ -87,6 +90,7 @@ class _Timed:
         self.plan = plan
         self.model = form.open()
         self.graphics = self.model.info.provider != "CPU"
+        self.where = "cuda" if self.graphics else "cpu"
         self.free = torch.cuda.mem_get_info()[0] if self.graphics and torch.cuda.is_available() else 0
         start = time.perf_counter()
         self.one, self.batch = self.model.repeatable(fixed_batch(1, plan.size))
@@ -105,7 +109,7 @@ class _Timed:
             warm_calls=self.warm_calls,
             stable=self.stable,
             peak_memory=self.peak_memory,
-            peak_flops=matmul_peak(self.model.info.precision, "cuda" if self.graphics else "cpu"),
+            peak_flops=matmul_peak(self.model.info.precision, self.where),
         )
 
     def _graphics_memory(self) -> float | None:
@@ -131,6 +135,7 @@ class _Timed:
         return best
 
     def turn(self, seconds: float) -> Turn:
+        machine = matmul_peak(device=self.where, seconds=BESIDE_SECONDS)
         if self.seconds_per_call < 0.5 * seconds:
             self.one()  # others have had the caches
         share = seconds if self.best_batch == self.batch else 0.5 * seconds
@@ -147,6 +152,7 @@ class _Timed:
             latency=tuple(taken / self.batch for taken in latency),
             throughput=tuple(taken / self.best_batch for taken in throughput),
             cpu=cpu / frames,
+            machine=machine,
         )
 
     def movie(self, seconds: float, movie: Movie) -> float | None:

@@ -346,13 +346,15 @@ class Timing(_Section):
     `ms_p50`, `ms_p90`, `ms_p99`, `ms_min`, `ms_max`: milliseconds per frame of calls that give `batch` frames (1:
     latency), over `repeats` calls; percentiles by nearest rank; `frames_per_second` follows from `ms_p50`.
     `best_batch`: the batch size of largest throughput, with `best_frames_per_second` and `megapixels_per_second`
-    (camera pixels) there. `first_call_ms`: the first call of a fresh process. `peak_memory_mb`: largest resident memory
-    of that process (10^6 bytes) up to its warming up, on a GPU its memory. `spread`: relative difference of the medians
-    of the first and the second half of the repeats; `noisy`: it is beyond 10 %, and the row is left out of speed
-    rankings. `gflops`: 2 x multiply-accumulates done / time, at the best batch; `peak_gflops`: of a matrix
-    multiplication in the same process; `peak_share`: the first over the second. `movie_frames_per_second`: from movie
-    file to table file. `cpu_seconds_per_1000_frames`: of all threads, at `best_batch`. `hours_per_million_frames`: at
-    `best_batch`; `cost_per_million_frames`: that times a price per hour.
+    (camera pixels) there. `first_call_ms`: the first call of a fresh process. `peak_memory_mb`: largest resident
+    memory of that process (10^6 bytes) up to its warming up, on a GPU its memory. `spread`: relative difference of
+    the medians of the first and the second half of the repeats; `machine_gflops`: of a float32 matrix
+    multiplication beside the repeats, the median; `noisy`: the spread, or the difference of `machine_gflops` from
+    its median over all rows of the run, is beyond 10 %, and the row is left out of speed rankings. `gflops`: 2 x
+    multiply-accumulates done / time, at the best batch; `peak_gflops`: of a matrix multiplication in the same
+    process; `peak_share`: the first over the second. `movie_frames_per_second`: from movie file to table file.
+    `cpu_seconds_per_1000_frames`: of all threads, at `best_batch`. `hours_per_million_frames`: at `best_batch`;
+    `cost_per_million_frames`: that times a price per hour.
     """
 
     title: ClassVar[str] = "timing"
@@ -371,6 +373,7 @@ class Timing(_Section):
     peak_memory_mb: float | None = _number(0)
     spread: float | None = _number(0)
     noisy: bool | None = None
+    machine_gflops: float | None = _number(0)
     gflops: float | None = _number(0)
     peak_gflops: float | None = _number(0)
     peak_share: float | None = _number(0)

@@ -18,7 +18,7 @@ from harness.devices import pick_device
 from harness.forms import Form
 from harness.models import suited_weights
 from harness.thresholding import refuse_test_movies, validation_recipes
-from harness.timing_figures import FormTimes
+from harness.timing_figures import FormTimes, as_one_run
 from harness.workers import ATTEMPTS, Job, WorkerLost, run_jobs
 from leaderboard import Picture, Result
 from simulators import Movie, Recipe, simulate
@@ -89,7 +89,8 @@ def run_board(
     with _progress(len(sources) * (2 + len(movies)) + len(plan.baselines)) as step:
         grid.step = step
         entries = grid.prepared(sources)
-        times = {entry.name: grid.timed(entry) for entry in entries}
+        measured = as_one_run([grid.timed(entry) for entry in entries])
+        times = {entry.name: forms for entry, forms in zip(entries, measured, strict=True)}
         results = grid.scored(entries, times)
     _add_pictures(pictures, entries, movies, folder / "pictures")
     for name, (_, movie) in movies.items():

@@ -20,7 +20,8 @@ class Time:
     Each form has a process of its own with a fixed number of threads, is warmed up until its times are stable (medians
     of three calls and of the three before within 5 %), and takes turns with the others. Network only: one 64x64 frame
     at a time, then the batch of largest throughput, with its share of the machine's peak (a matrix multiplication).
-    Then from movie file to table file. A form whose two halves differ by more than 10 % is noisy and gets no rank.
+    Then from movie file to table file. A form is noisy and gets no rank where its two halves differ by more than 10 %,
+    or where the matrix multiplication beside it ran by so much faster or slower than in the middle of all.
     """
 
     model: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -62,7 +63,7 @@ class Time:
 
         import zoo
         from harness.environment import environment
-        from harness.timing_forms import latency_rows, model_rows, repeat_rows, throughput_rows
+        from harness.timing_forms import compared, latency_rows, model_rows, repeat_rows, throughput_rows
         from harness.timing_process import TimingPlan
 
         plan = TimingPlan(
@@ -74,7 +75,7 @@ class Time:
             movie_frames=self.frames,
         )
         names = self.model or tuple(zoo.list_models())
-        models = self._measure(names, plan)
+        models = compared(self._measure(names, plan))
         print_table(latency_rows(models), title="One frame at a time, network only")
         throughput = throughput_rows(models, price_per_hour=self.price_per_hour)
         print_table(throughput, title="Best batch, network only; from movie file to table; cost")

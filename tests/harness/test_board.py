@@ -64,7 +64,7 @@ def fake_times(forms, plan, step=None):
         info=info, batch=1, best_batch=1, first_call=0.1, warm_calls=6, stable=True, peak_memory=1e8,
         peak_flops=1e10,
     )  # fmt: skip
-    turns = tuple(Turn(latency=(0.01,), throughput=(0.01,), cpu=0.01) for _ in range(plan.rounds))
+    turns = tuple(Turn(latency=(0.01,), throughput=(0.01,), cpu=0.01, machine=9e9) for _ in range(plan.rounds))
     return {form.name: FormTimes(form=form.name, opened=opened, turns=turns) for form in forms}
 
 

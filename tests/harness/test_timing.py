@@ -17,7 +17,7 @@ from harness.models import open_model
 from harness.runtimes import OnnxMaps, OnnxRuntime, OpenVinoRuntime, is_quantised
 from harness.runtimes.base import RuntimeInfo
 from harness.timing import time_models
-from harness.timing_figures import FormTimes, percentile, relative_difference, speed_ranks
+from harness.timing_figures import FormTimes, as_one_run, percentile, relative_difference, speed_ranks
 from harness.timing_forms import ModelTimes, latency_rows, model_rows, repeat_rows, throughput_rows
 from harness.timing_process import Opened, TimingPlan, Turn, _Timed, matmul_peak, timed, timed_movie, warm_up
 from harness.workers import Worker
@@ -34,8 +34,8 @@ OPENED = Opened(
 )
 
 
-def times(*latencies, throughput=0.05, movie=(0.1, 0.125), **changes):
-    turns = tuple(Turn(latency=tuple(each), throughput=(throughput,), cpu=0.09) for each in latencies)
+def times(*latencies, throughput=0.05, movie=(0.1, 0.125), machine=90e9, **changes):
+    turns = tuple(Turn(latency=tuple(each), throughput=(throughput,), cpu=0.09, machine=machine) for each in latencies)
     return FormTimes(form="torch float32", opened=replace(OPENED, **changes), turns=turns, movie=movie)
 
 
@@ -57,6 +57,22 @@ def test_a_form_whose_halves_differ_by_more_than_a_tenth_is_noisy_and_has_no_ran
     assert relative_difference(4.0, 5.0) == relative_difference(5.0, 4.0) == 0.25
     slow = times([0.2], [0.2])
     assert speed_ranks([slow, loud, calm]) == [2, None, 1]
+
+
+def test_a_form_is_noisy_where_the_machine_beside_it_was_not_as_usual():
+    calm = [times([0.1], [0.1], machine=speed) for speed in (88e9, 90e9, 92e9)]
+    slow, fast = times([0.2], [0.2], machine=80e9), times([0.05], [0.05], machine=100e9)
+    on_gpu = times([0.01], [0.01], machine=9e12, info=replace(OPENED.info, provider="NVIDIA"))
+    alone = as_one_run([{"a": slow}])[0]["a"]
+    assert not alone.noisy  # nothing to compare it with
+    models = as_one_run([{"a": calm[0], "b": slow}, {}, {"a": calm[1], "gpu": on_gpu}, {"a": calm[2], "b": fast}])
+    assert [list(forms) for forms in models] == [["a", "b"], [], ["a", "gpu"], ["a", "b"]]
+    assert models[0]["a"].usual == 90e9  # of 88, 80, 90, 92 and 100; the GPU is another machine
+    assert [one.noisy for forms in models for one in forms.values()] == [False, True, False, False, False, True]
+    assert speed_ranks([one for forms in models for one in forms.values()]) == [2, None, 3, 1, 4, None]
+    uneven = replace(calm[1], turns=calm[1].turns + times([0.1], machine=50e9).turns)
+    assert uneven.machine == 90e9
+    assert as_one_run([{"a": calm[0]}, {"a": slow}])[1]["a"].section(size=64).machine_gflops == 80
 
 
 def test_what_a_record_holds_follows_from_the_calls():
@@ -147,7 +163,8 @@ class _Scaling:
         return call, count
 
 
-def test_the_best_batch_is_the_one_of_largest_throughput(clock):
+def test_the_best_batch_is_the_one_of_largest_throughput(clock, monkeypatch):
+    monkeypatch.setattr(process, "matmul_peak", lambda **_: 1e9)
     model = _Scaling(clock)
     plan = TimingPlan(threads=1, size=8, seconds=60.0)
     one = _Timed(SimpleNamespace(open=lambda: model), plan)
@@ -157,6 +174,7 @@ def test_the_best_batch_is_the_one_of_largest_throughput(clock):
     turn = one.turn(8.0)
     assert turn.latency == pytest.approx([1.1] * 4)
     assert turn.throughput == pytest.approx([1.8 / 8] * 3)
+    assert turn.machine == 1e9
     none = _Timed(SimpleNamespace(open=lambda: _Scaling(clock)), replace(plan, largest_batch=1))
     assert none.best_batch == 1
     short = _Timed(SimpleNamespace(open=lambda: _Scaling(clock)), replace(plan, seconds=1.0))
