@@ -37,7 +37,7 @@ class FormTimes:
         opened: before its turns.
         turns: in order; the two halves are compared.
         movie: seconds per frame from movie file to table file, each time it was done.
-        usual: what `machine` is in the middle of the run that it belongs to, from `as_one_run`; None: not compared.
+        usual: what `machine` mostly is in the run that it belongs to, from `as_one_run`; None: not compared.
     """
 
     form: str
@@ -148,14 +148,20 @@ class FormTimes:
 
 
 def as_one_run(models: Sequence[Mapping[str, FormTimes]]) -> list[dict[str, FormTimes]]:
-    """The times of models that are to be compared, each told how fast the machine was in the middle of them all, so
-    that those taken while it was busy with something else, or for once was not, are known."""
-    every = [one for forms in models for one in forms.values()]
+    """The times of models that are to be compared, each told how fast the machine usually was beside them, so that
+    those taken while it was busy with something else, or for once was not, are known. Usual is the speed that most of
+    them share within 10 %: a machine with two speeds has one of them, not the middle."""
+    speeds: dict[bool, list[float]] = {True: [], False: []}  # of the CPU, of another device
+    for one in (one for forms in models for one in forms.values()):
+        speeds[one.info.provider == "CPU"].append(one.machine)
 
-    def usual(provider: str) -> float:
-        return statistics.median(one.machine for one in every if (one.info.provider == "CPU") == (provider == "CPU"))
+    def alike(speed: float, known: Sequence[float]) -> int:
+        return sum(relative_difference(speed, other) <= NOISY_BEYOND for other in known)
 
-    return [{name: replace(one, usual=usual(one.info.provider)) for name, one in forms.items()} for forms in models]
+    usual = {cpu: max(known, key=lambda speed: (alike(speed, known), speed)) for cpu, known in speeds.items() if known}
+    return [
+        {name: replace(one, usual=usual[one.info.provider == "CPU"]) for name, one in forms.items()} for forms in models
+    ]
 
 
 def speed_ranks(times: Sequence[FormTimes]) -> list[int | None]:

@@ -10,8 +10,8 @@ Rules of the ranking (they hold for tables, plots and page):
   bootstrap, with Holm's correction, tells them apart (`leaderboard.statistics`); otherwise only equal scores share one.
 - A model that lacks a score on one of the columns gets no mean and no mean rank.
 - Models are ordered by mean efficiency, then mean rank, then name; those without a mean come last.
-- Times whose two halves differ by more than 10 %, or beside which the machine ran by so much faster or slower than in
-  the middle of the run, are noisy: they are shown, but left out of the speed ranking.
+- Times whose two halves differ by more than 10 %, or beside which the machine ran by so much faster or slower than
+  beside most others of the run, are noisy: they are shown, but left out of the speed ranking.
 """
 
 import math

@@ -350,7 +350,7 @@ class Timing(_Section):
     memory of that process (10^6 bytes) up to its warming up, on a GPU its memory. `spread`: relative difference of
     the medians of the first and the second half of the repeats; `machine_gflops`: of a float32 matrix
     multiplication beside the repeats, the median; `noisy`: the spread, or the difference of `machine_gflops` from
-    its median over all rows of the run, is beyond 10 %, and the row is left out of speed rankings. `gflops`: 2 x
+    what it is for most rows of the run, is beyond 10 %, and the row is left out of speed rankings. `gflops`: 2 x
     multiply-accumulates done / time, at the best batch; `peak_gflops`: of a matrix multiplication in the same
     process; `peak_share`: the first over the second. `movie_frames_per_second`: from movie file to table file.
     `cpu_seconds_per_1000_frames`: of all threads, at `best_batch`. `hours_per_million_frames`: at `best_batch`;

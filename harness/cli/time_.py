@@ -21,7 +21,7 @@ class Time:
     of three calls and of the three before within 5 %), and takes turns with the others. Network only: one 64x64 frame
     at a time, then the batch of largest throughput, with its share of the machine's peak (a matrix multiplication).
     Then from movie file to table file. A form is noisy and gets no rank where its two halves differ by more than 10 %,
-    or where the matrix multiplication beside it ran by so much faster or slower than in the middle of all.
+    or where the matrix multiplication beside it ran by so much faster or slower than beside most others.
     """
 
     model: Annotated[tuple[str, ...], tyro.conf.Positional] = ()

@@ -61,18 +61,18 @@ def test_a_form_whose_halves_differ_by_more_than_a_tenth_is_noisy_and_has_no_ran
 
 def test_a_form_is_noisy_where_the_machine_beside_it_was_not_as_usual():
     calm = [times([0.1], [0.1], machine=speed) for speed in (88e9, 90e9, 92e9)]
-    slow, fast = times([0.2], [0.2], machine=80e9), times([0.05], [0.05], machine=100e9)
+    slow, fast = times([0.2], [0.2], machine=70e9), times([0.05], [0.05], machine=130e9)
     on_gpu = times([0.01], [0.01], machine=9e12, info=replace(OPENED.info, provider="NVIDIA"))
     alone = as_one_run([{"a": slow}])[0]["a"]
     assert not alone.noisy  # nothing to compare it with
     models = as_one_run([{"a": calm[0], "b": slow}, {}, {"a": calm[1], "gpu": on_gpu}, {"a": calm[2], "b": fast}])
     assert [list(forms) for forms in models] == [["a", "b"], [], ["a", "gpu"], ["a", "b"]]
-    assert models[0]["a"].usual == 90e9  # of 88, 80, 90, 92 and 100; the GPU is another machine
+    assert models[0]["a"].usual == 92e9  # of the three that share it the fastest; the GPU is another machine
     assert [one.noisy for forms in models for one in forms.values()] == [False, True, False, False, False, True]
     assert speed_ranks([one for forms in models for one in forms.values()]) == [2, None, 3, 1, 4, None]
     uneven = replace(calm[1], turns=calm[1].turns + times([0.1], machine=50e9).turns)
     assert uneven.machine == 90e9
-    assert as_one_run([{"a": calm[0]}, {"a": slow}])[1]["a"].section(size=64).machine_gflops == 80
+    assert as_one_run([{"a": calm[0]}, {"a": slow}])[1]["a"].section(size=64).machine_gflops == 70
 
 
 def test_what_a_record_holds_follows_from_the_calls():
