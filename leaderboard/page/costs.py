@@ -56,8 +56,8 @@ def speed_table(board: Board, anchors: dict[str, str]) -> Table:
         label="Speed",
         note=f"The network alone on a fixed batch of 64 {TIMES} 64 frames; reading, simulation and matching are not in "
         "these times unless a column says so. Noisy: two interleaved halves of the repeats differ by more than 10 %, "
-        "or a matrix multiplication beside them was by so much faster or slower than beside most others of the run; such "
-        "a time is in no ranking. Compare times of one machine only.",
+        "or a matrix multiplication beside them was by so much faster or slower than beside most others of the run; "
+        "such a time is in no ranking. Compare times of one machine only.",
         columns=columns,
     )
     for entry in board.entries:
