@@ -60,7 +60,8 @@ def score_rendered(
     result = compare_images(images[0], images[1], pixel_nm=pixel_nm)
     result |= dict.fromkeys(("snr_xz_db", "snr_yz_db", "snr_volume_db", "fsc_truth_nm", "frc_halves_nm"))
     result["fwhm_nm"] = fwhm_nm
-    if len(truth) and len(found) and np.isfinite(found.z_nm).all() and np.ptp(truth.z_nm) > 0:
+    solid = len(truth) and len(found) and np.isfinite(found.z_nm).all()
+    if solid and np.ptp(truth.z_nm) > 0 and np.ptp(found.z_nm) > 0:  # programs without heights write 0
         low = min(truth.z_nm.min(), found.z_nm.min()) - 2 * fwhm_nm
         high = max(truth.z_nm.max(), found.z_nm.max()) + 2 * fwhm_nm
         for axis, length in (("x", field_nm[0]), ("y", field_nm[1])):

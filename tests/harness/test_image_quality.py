@@ -148,6 +148,8 @@ def test_the_volume_of_molecules_apart_has_the_snr_of_shifted_gaussians(error):
     overlap = math.exp(-sum(step**2 for step in error) / (4 * sigma**2))  # of two Gaussians of one width
     scored = score_rendered(truth=truth, found=found, field_nm=(1200, 1200), pixel_nm=5.0)
     assert scored["snr_volume_db"] == pytest.approx(-10 * math.log10(2 - 2 * overlap), abs=0.02)
+    flat = score_rendered(truth=truth, found=found.replace(z_nm=np.zeros(len(found))), field_nm=(1200, 1200))
+    assert (flat["snr_xz_db"], flat["snr_volume_db"], flat["fsc_truth_nm"]) == (None, None, None)  # no height is told
 
 
 def test_shells_of_a_volume_tell_noise_from_structure():
