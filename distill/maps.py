@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo import QUANTITIES, EmitterMaps
+from zoo import EmitterMaps
 
 _TINY = 1e-6
 
@@ -30,16 +30,12 @@ def in_units_of(maps: Tensor, source: EmitterMaps, target: EmitterMaps) -> dict[
         "x": source.reference_px[0] - target.reference_px[0],
         "y": source.reference_px[1] - target.reference_px[1],
     }
-    wider = {
-        quantity: own / other
-        for quantity, own, other in zip(QUANTITIES, source.sigma_scale, target.sigma_scale, strict=True)
-    }
     result = {}
     for name in common:
         quantity = name.removesuffix("_sigma")
         scale = factor.get(quantity, 1.0)
-        value = maps[:, source.index(name)] * (scale if name == quantity else abs(scale) * wider[quantity])
-        result[name] = value + shift.get(name, 0.0)
+        value = source.calibrated(name, maps[:, source.index(name)]) * (scale if name == quantity else abs(scale))
+        result[name] = target.as_uncalibrated(name, value) + shift.get(name, 0.0)
     return result
 
 

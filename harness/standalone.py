@@ -177,23 +177,33 @@ def emitters_of(
     x = (column + reference[0] + found[:, channels.index("x")]) * pixel_nm
     y = (row + reference[1] + found[:, channels.index("y")]) * pixel_nm
     rows = [(frame + first).tolist(), x.tolist(), y.tolist(), np.minimum(scores[frame, row, column], 1).tolist()]
-    rows += [(found[:, channels.index(name)] * unit).tolist() for name, unit in units.items()]
+    for name, unit in units.items():
+        scale, power = calibration_of(output, name)
+        rows.append((unit * scale * found[:, channels.index(name)] ** power).tolist())
     yield from zip(*rows, strict=True)
 
 
 def units_of(output: dict[str, Any], pixel_nm: float) -> dict[str, float]:
     """What the value 1 of each further channel stands for."""
-    photons, x, y, z = output.get("sigma_scale", (1.0, 1.0, 1.0, 1.0))
     units = {
         "z": output["z_scale_nm"],
         "photons": output["photons_scale"],
         "background": output["background_scale"],
-        "x_sigma": pixel_nm * x,
-        "y_sigma": pixel_nm * y,
-        "z_sigma": abs(output["z_scale_nm"]) * z,
-        "photons_sigma": output["photons_scale"] * photons,
+        "x_sigma": pixel_nm,
+        "y_sigma": pixel_nm,
+        "z_sigma": abs(output["z_scale_nm"]),
+        "photons_sigma": output["photons_scale"],
     }
     return {name: unit for name, unit in units.items() if name in output["channels"]}
+
+
+def calibration_of(output: dict[str, Any], name: str) -> tuple[float, float]:
+    """Scale and power that make a channel's values what they should be; of sigmas alone other than 1."""
+    if not name.endswith("_sigma"):
+        return 1.0, 1.0
+    which = ("photons", "x", "y", "z").index(name.removesuffix("_sigma"))
+    scale, power = (output[key][which] if key in output else 1.0 for key in ("sigma_scale", "sigma_power"))
+    return scale, power
 
 
 def columns_of(output: dict[str, Any], pixel_nm: float) -> list[str]:

@@ -73,8 +73,9 @@ class EmitterMaps:
         reference_px: (x, y) of a pixel's reference point from its outer corner; (0.5, 0.5) is its centre.
         rule: how `decode` finds pixels: "paper", "program" or "plus", see `scores`.
         candidate: smallest probability of a candidate under rule "paper"; "program" uses the threshold.
-        sigma_scale: factors that `decode` puts on the sigmas of photons, x, y, z, found on molecules of known position
-            (Levi et al. 2022, doi:10.3390/s22155540): networks tend to be surer than they are.
+        sigma_scale, sigma_power: what `decode` makes of the network's sigmas of photons, x, y, z: scale * sigma**power,
+            found on molecules of known position (after Levi et al. 2022, doi:10.3390/s22155540): networks tend to be
+            surer than they are, of dim molecules most.
 
     Raises:
         ValueError: unknown or repeated channels, no probability, x or y, or a scale of 0.
@@ -88,13 +89,16 @@ class EmitterMaps:
     rule: str = "paper"
     candidate: float = 0.3
     sigma_scale: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    sigma_power: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "reference_px", tuple(float(shift) for shift in self.reference_px))
-        object.__setattr__(self, "sigma_scale", tuple(float(factor) for factor in self.sigma_scale))
-        if len(self.sigma_scale) != len(QUANTITIES) or not all(0 < f < math.inf for f in self.sigma_scale):
-            raise ValueError(f"sigma_scale is {self.sigma_scale}; give a positive factor for each of {QUANTITIES}")
+        for name in ("sigma_scale", "sigma_power"):
+            values = tuple(float(value) for value in getattr(self, name))
+            object.__setattr__(self, name, values)
+            if len(values) != len(QUANTITIES) or not all(0 < value < math.inf for value in values):
+                raise ValueError(f"{name} is {values}; give a positive number for each of {QUANTITIES}")
         for name in self.channels:
             if name not in _KNOWN:
                 raise ValueError(f"channel {name!r} is not known; known are: {', '.join(_KNOWN[1:])}, or '' for none")
@@ -186,6 +190,20 @@ class EmitterMaps:
             output=self, frame=frame, photons=photons, x=x, y=y, z=z, background=background, count=count
         )
 
+    def calibrated(self, channel: str, values: Tensor) -> Tensor:
+        """Values of a channel, those of sigmas by `sigma_scale` and `sigma_power`."""
+        if not channel.endswith("_sigma"):
+            return values
+        which = QUANTITIES.index(channel.removesuffix("_sigma"))
+        return self.sigma_scale[which] * values ** self.sigma_power[which]
+
+    def as_uncalibrated(self, channel: str, values: Tensor) -> Tensor:
+        """Inverse of `calibrated`."""
+        if not channel.endswith("_sigma"):
+            return values
+        which = QUANTITIES.index(channel.removesuffix("_sigma"))
+        return (values / self.sigma_scale[which]) ** (1 / self.sigma_power[which])
+
     def scores(self, maps: Tensor, *, threshold: float) -> Tensor:
         """Score of each pixel, (N, H, W): a localization where it reaches `threshold`."""
         candidate = self.candidate if self.rule == "paper" else threshold
@@ -235,21 +253,21 @@ class EmitterMaps:
         found = maps[frame, :, row, column].double().cpu()  # (localizations, C)
         score = scored[frame, row, column].double().cpu()
         across, down = column.double().cpu(), row.double().cpu()
-        wider = dict(zip(QUANTITIES, self.sigma_scale, strict=True))
         units = {
             "photons": self.photons_scale,
             "z": self.z_scale_nm,
             "background": self.background_scale,
-            "photons_sigma": self.photons_scale * wider["photons"],
-            "x_sigma": size_x * wider["x"],
-            "y_sigma": size_y * wider["y"],
-            "z_sigma": abs(self.z_scale_nm) * wider["z"],
+            "photons_sigma": self.photons_scale,
+            "x_sigma": size_x,
+            "y_sigma": size_y,
+            "z_sigma": abs(self.z_scale_nm),
         }
         names = {"z": "z_nm", "x_sigma": "x_sigma_nm", "y_sigma": "y_sigma_nm", "z_sigma": "z_sigma_nm"}
         columns: dict[str, Any] = {"z_nm": math.nan}
         for name, unit in units.items():
             if name in self.channels:
-                columns[names.get(name, name)] = (found[:, self.index(name)] * unit).numpy()
+                value = found[:, self.index(name)]
+                columns[names.get(name, name)] = (self.calibrated(name, value) * unit).numpy()
         return Localizations(
             frame=frame.cpu().numpy() + first_frame,
             x_nm=((across + self.reference_px[0] + found[:, self.index("x")]) * size_x).numpy(),

@@ -18,7 +18,7 @@ from harness.models import open_model
 from harness.ready import MapModel, ReadyModel
 from simulators import Emitters, Localizations, Recipe, load_recipe
 from simulators.known import simulate_known
-from zoo import QUANTITIES
+from zoo import QUANTITIES, EmitterMaps
 
 from .bounds import emitter_variances
 from .matching import match
@@ -28,6 +28,9 @@ EDGE_NM = 1200.0
 TOLERANCE_NM = 250.0
 SCENES = 3
 FEWEST = 30  # hits that a calibration needs
+GROUPS = 12  # of about the same sigma
+LEAST_RANGE = 0.3  # of the logarithms of sigma, for a power to be told
+POWERS = (0.5, 2.0)
 _MEDIAN_OF_NORMAL = 0.67449  # of the magnitude of standard normal numbers
 
 
@@ -71,27 +74,29 @@ def lone_hits(
     return truth.pick(pairs.truth_index), found.pick(pairs.found_index), len(found)
 
 
-def sigma_scales(
-    model: MapModel, recipe: Recipe, rng: np.random.Generator, *, frames: int = 120
-) -> tuple[float, float, float, float]:
-    """Factors on a network's sigmas of photons, x, y, z (`EmitterMaps.sigma_scale`) that make them the spread of its
-    errors on lone molecules: the spread of error / sigma.
+def sigma_calibration(model: MapModel, recipe: Recipe, rng: np.random.Generator, *, frames: int = 120) -> EmitterMaps:
+    """The network's contract with the `sigma_scale` and `sigma_power` that make its sigmas the spread of its errors on
+    lone molecules.
 
-    It is taken from the median, since molecules mistaken for others, or found with a sigma of next to nothing, are no
-    measure of the rest. 1 where the network has no sigma or finds too few.
+    Among molecules of about the same sigma the spread is taken from the median of their errors, since molecules
+    mistaken for others, or found with a sigma of next to nothing, are no measure of the rest. Scale and power are those
+    of the line through the logarithms. 1 where the network has no sigma or finds too few.
 
     Args:
-        model: whose own factors count as 1.
+        model: whose own scales and powers count as 1.
         recipe: the domain; its background and PSF width are taken at `SCENES` places of their ranges.
         rng: where randomness comes from.
         frames: of each scene; every third one holds molecules.
 
-    Source: Levi et al. 2022, doi:10.3390/s22155540, section 4 (scaling of the standard deviation).
+    Source: after Levi et al. 2022, doi:10.3390/s22155540, section 4 (scaling of the standard deviation).
     """
-    plain = replace(model, output=model.output.with_(sigma_scale=(1.0, 1.0, 1.0, 1.0)))
-    ratios: dict[str, list[np.ndarray]] = {quantity: [] for quantity in QUANTITIES}
+    ones = (1.0, 1.0, 1.0, 1.0)
+    plain = replace(model, output=model.output.with_(sigma_scale=ones, sigma_power=ones))
+    seen_all: dict[str, list[np.ndarray]] = {quantity: [] for quantity in QUANTITIES}
     brightness = recipe.photons
     photons = (500.0, 10000.0) if isinstance(brightness, int | float) else (brightness.low, brightness.high)
+    unit = {"photons": model.output.photons_scale, "z": abs(model.output.z_scale_nm)}
+    unit["x"], unit["y"] = recipe.camera.pixel_size_nm
     for scene in range(SCENES):
         share = (scene + 0.5) / SCENES
         psf = recipe.psf.model_dump()
@@ -105,13 +110,23 @@ def sigma_scales(
             sigma = getattr(seen, "photons_sigma" if quantity == "photons" else f"{quantity}_sigma_nm")
             error = getattr(seen, name) - getattr(hit, name)
             known = np.isfinite(sigma) & np.isfinite(error) & (sigma > 0)
-            ratios[quantity].append(np.abs(error[known] / sigma[known]))
-    found = {quantity: np.concatenate(parts) for quantity, parts in ratios.items()}
-    spread = {
-        quantity: float(np.median(values)) / _MEDIAN_OF_NORMAL if len(values) >= FEWEST else 1.0
-        for quantity, values in found.items()
-    }
-    return spread["photons"], spread["x"], spread["y"], spread["z"]
+            seen_all[quantity].append(np.stack([sigma[known], np.abs(error[known])]) / unit[quantity])
+    fits = [_spread_of_errors(*np.concatenate(seen_all[quantity], axis=1)) for quantity in QUANTITIES]
+    scale, power = zip(*fits, strict=True)
+    return model.output.with_(sigma_scale=scale, sigma_power=power)
+
+
+def _spread_of_errors(sigma: np.ndarray, error: np.ndarray) -> tuple[float, float]:
+    """Scale and power with which scale * sigma**power is the spread of the errors; both are magnitudes in one unit."""
+    if len(sigma) < FEWEST:
+        return 1.0, 1.0
+    groups = np.array_split(np.argsort(sigma), min(GROUPS, len(sigma) // FEWEST))
+    spread = np.log([np.median(error[group]) / _MEDIAN_OF_NORMAL for group in groups])
+    middle = np.array([np.mean(np.log(sigma[group])) for group in groups])
+    power = 1.0
+    if np.ptp(middle) > LEAST_RANGE:
+        power = float(np.clip(np.polyfit(middle, spread, 1)[0], *POWERS))
+    return float(np.exp(np.mean(spread - power * middle))), power
 
 
 def _within(quantity: Any, share: float) -> float:
@@ -128,7 +143,9 @@ def isolated_study(
 ) -> list[dict[str, Any]]:
     """Rows of a table, one for each range of photons and one for all.
 
-    Each molecule's error is divided by the square root of its own bound, so that bright and dim ones count alike.
+    Each molecule's error is divided by the square root of its own bound, so that bright and dim ones count alike. The
+    mean sigma of molecules of unlike brightness is below their RMS even where every sigma is right: for them the RMS
+    sigma over the RMSE tells the calibration.
 
     Args:
         model: a localization network.
@@ -169,6 +186,7 @@ def isolated_study(
                 f"RMS of error / sqrt(CRLB), {axis}": f"{np.sqrt(np.mean(error[which] ** 2 / variance[which])):.3f}",
                 f"RMSE / RMS sqrt(CRLB), {axis}": f"{rmse / np.sqrt(np.mean(variance[which])):.3f}",
                 f"mean sigma / RMSE, {axis}": f"{np.mean(sigma[which]) / rmse:.3f}",
+                f"RMS sigma / RMSE, {axis}": f"{np.sqrt(np.mean(sigma[which] ** 2)) / rmse:.3f}",
             }
         rows.append(row)
     return rows

@@ -411,17 +411,16 @@ def _write_model(
 
 
 def calibrated(network: zoo.MapNetwork, threshold: float | None, recipe: Any, *, seed: int, frames: int) -> EmitterMaps:
-    """The network's contract with the factors that make its sigmas the spread of its errors on lone molecules in about
-    so many frames."""
+    """The network's contract, its sigmas made the spread of its errors on lone molecules in about so many frames."""
     from harness.models import ready
-    from harness.scoring.isolated import SCENES, sigma_scales
+    from harness.scoring.isolated import SCENES, sigma_calibration
 
     if threshold is None:
         return network.output
     model = ready(network, {"threshold": threshold}, name="trained", device="cpu", precision="float32")
     assert isinstance(model, MapModel)
     rng = np.random.default_rng([seed, SIGMA_STREAM])
-    return network.output.with_(sigma_scale=sigma_scales(model, recipe, rng, frames=max(3, frames // SCENES)))
+    return sigma_calibration(model, recipe, rng, frames=max(3, frames // SCENES))
 
 
 def valid_range(recipe: Any) -> dict[str, Any]:

@@ -127,6 +127,9 @@ def test_a_teacher_is_believed_as_far_as_it_is_calibrated():
     assert converted["x_sigma"].item() == pytest.approx(0.3)
     assert converted["y_sigma"].item() == pytest.approx(0.4)
     assert converted["x"].item() == pytest.approx(0.2)
+    bent = EmitterMaps(sigma_scale=(1.0, 2.0, 1.0, 1.0), sigma_power=(1.0, 2.0, 1.0, 1.0))
+    assert in_units_of(torch.full((1, 10, 1, 1), 0.2), plain, bent)["x_sigma"].item() == pytest.approx(0.1**0.5)
+    assert in_units_of(torch.full((1, 10, 1, 1), 0.2), bent, plain)["x_sigma"].item() == pytest.approx(0.08)
 
 
 # ---- one grid

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.scoring.bounds import emitter_variances
-from harness.scoring.isolated import isolated_emitters, isolated_study, sigma_scales
+from harness.scoring.isolated import isolated_emitters, isolated_study, sigma_calibration
 from simulators import Emitters, Localizations, load_recipe
 from zoo import EmitterMaps
 
@@ -60,6 +60,7 @@ def test_error_over_bound_is_what_was_put_in(factor):
     assert rows[0]["found"].startswith("100.0 %")
     for axis in ("x", "y"):
         assert float(rows[0][f"RMS of error / sqrt(CRLB), {axis}"]) == pytest.approx(factor, rel=0.07)
+        assert float(rows[0][f"RMS sigma / RMSE, {axis}"]) == pytest.approx(1 / factor, rel=0.1)
     bright = rows[-1]
     assert float(bright["mean sigma / RMSE, x"]) == pytest.approx(1 / factor, rel=0.2)
     assert sum(row["molecules"] for row in rows[1:]) == 1200
@@ -105,7 +106,48 @@ def test_the_calibration_finds_by_how_much_a_network_is_too_sure(monkeypatch):
     monkeypatch.setattr("harness.scoring.isolated.isolated_emitters", kept)
     model = Overconfident(EmitterMaps(sigma_scale=(9.0, 9.0, 9.0, 9.0)), [], truths)
     domain = load_recipe("epfl-2d")
-    photons, x, y, z = sigma_scales(model, domain, np.random.default_rng(1), frames=600)  # type: ignore[arg-type]
+    found = sigma_calibration(model, domain, np.random.default_rng(1), frames=600)  # type: ignore[arg-type]
+    photons, x, y, z = found.sigma_scale
     assert (photons, x, y) == pytest.approx((1.0, 2.0, 0.75), rel=0.06)
     assert z == 1.0
+    assert found.sigma_power == (1.0, 1.0, 1.0, 1.0)  # its sigmas are all the same
     assert all(output.sigma_scale == (1.0, 1.0, 1.0, 1.0) for output in model.seen)  # its own do not count
+
+
+@dataclass
+class Flattering(Overconfident):
+    """Errs by 5 to 40 nm in x, and says so in y only; of x it says 2 * error**0.5."""
+
+    def decode(self, raw: torch.Tensor, *, threshold: float, pixel_size_nm: Any) -> Localizations:
+        self.seen.append(self.output)
+        truth = self.truths.pop(0)
+        rng = np.random.default_rng(len(self.seen))
+        spread = np.exp(rng.uniform(np.log(5), np.log(40), len(truth)))
+        said = Localizations(
+            frame=truth.frame,
+            x_nm=truth.x_nm + spread * rng.standard_normal(len(truth)),
+            y_nm=truth.y_nm + spread * rng.standard_normal(len(truth)),
+            x_sigma_nm=2 * spread**0.5,
+            y_sigma_nm=spread,
+        )
+        raw_maps = {axis: torch.tensor(getattr(said, f"{axis}_sigma_nm") / 100) for axis in "xy"}
+        corrected = {a: 100 * self.output.calibrated(f"{a}_sigma", v).numpy() for a, v in raw_maps.items()}
+        return said.replace(x_sigma_nm=corrected["x"], y_sigma_nm=corrected["y"])
+
+
+def test_the_calibration_finds_how_sigmas_must_be_bent(monkeypatch):
+    truths: list[Emitters] = []
+
+    def kept(*given: Any, **more: Any) -> Emitters:
+        truths.append(isolated_emitters(*given, **more))
+        return truths[-1]
+
+    monkeypatch.setattr("harness.scoring.isolated.isolated_emitters", kept)
+    model = Flattering(EmitterMaps(sigma_power=(2.0, 2.0, 2.0, 2.0)), [], truths)
+    domain = load_recipe("epfl-2d")
+    output = sigma_calibration(model, domain, np.random.default_rng(1), frames=1800)  # type: ignore[arg-type]
+    assert output.sigma_power[1:3] == pytest.approx((2.0, 1.0), rel=0.08)
+    said = torch.tensor([10.0, 20.0, 40.0])
+    bent = 100 * output.calibrated("x_sigma", 2 * said**0.5 / 100)
+    assert bent.tolist() == pytest.approx(said.tolist(), rel=0.06)
+    assert (100 * output.calibrated("y_sigma", said / 100)).tolist() == pytest.approx(said.tolist(), rel=0.06)

@@ -31,7 +31,7 @@ def exported(folder: Path, name: str, **options) -> Path:
     if name == "compact":
         network.core.give.bias.data[0] = -0.5  # some pixels above the threshold
         network.core.give.weight.data.mul_(10)
-        network.output = network.output.with_(sigma_scale=(1.5, 1.25, 0.75, 2.0))
+        network.output = network.output.with_(sigma_scale=(1.5, 1.25, 0.75, 2.0), sigma_power=(1.0, 1.2, 0.9, 1.5))
     elif name == "attention_unet":
         network.core.get_parameter("heads.last.0.bias").data.zero_()
         network.core.get_parameter("heads.last.0.weight").data.mul_(10)

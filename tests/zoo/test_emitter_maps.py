@@ -116,6 +116,20 @@ def test_calibration_widens_the_sigmas_alone():
         assert getattr(after, column).tolist() == getattr(before, column).tolist()
 
 
+def test_calibration_bends_the_sigmas_in_the_units_of_the_maps():
+    plain = EmitterMaps()
+    bent = plain.with_(sigma_scale=(1.0, 2.0, 1.0, 1.0), sigma_power=(1.0, 1.5, 1.0, 0.5))
+    maps = maps_of(plain, emitters(), count=1, height=6, width=6)
+    before, after = (output.decode(maps, threshold=0.5, pixel_size_nm=80.0) for output in (plain, bent))
+    assert after.x_sigma_nm == pytest.approx(80 * 2 * (before.x_sigma_nm / 80) ** 1.5)
+    assert after.z_sigma_nm == pytest.approx(plain.z_scale_nm * (before.z_sigma_nm / plain.z_scale_nm) ** 0.5)
+    assert after.y_sigma_nm.tolist() == before.y_sigma_nm.tolist()
+    values = torch.tensor([0.02, 0.3])
+    for channel in ("x_sigma", "z_sigma", "x", "photons"):
+        back = bent.as_uncalibrated(channel, bent.calibrated(channel, values))
+        torch.testing.assert_close(back, values)
+
+
 def test_a_map_without_z_says_nothing_of_it():
     output = EmitterMaps(channels=tuple(c for c in DECODE_CHANNELS if not c.startswith("z")))
     assert output.quantities == ("photons", "x", "y")
@@ -136,6 +150,7 @@ def test_a_map_without_z_says_nothing_of_it():
         ({"rule": "best"}, "rule is 'best'"),
         ({"sigma_scale": (1.0, 1.0)}, "sigma_scale"),
         ({"sigma_scale": (1.0, 1.0, 0.0, 1.0)}, "sigma_scale"),
+        ({"sigma_power": (1.0, 1.0, -1.0, 1.0)}, "sigma_power"),
     ],
 )
 def test_bad_contracts_are_refused(settings, message):
