@@ -28,7 +28,7 @@ from simulators import Movie, load_recipe, simulate
 WARM_GROUP, WARM_WITHIN = 3, 0.05
 MOVIE_RECIPE, MOVIE_BLOCK, SHORTEST_MOVIE = "tubes-2d-hd", 64, 4
 BATCH_GAIN, BATCH_LOSS = 1.03, 0.8
-BESIDE_SECONDS = 0.05
+BESIDE_SECONDS = 0.05  # of the matrix multiplication beside a turn
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,17 +192,20 @@ class EmitterMaps:
 
     def calibrated(self, channel: str, values: Tensor) -> Tensor:
         """Values of a channel, those of sigmas by `sigma_scale` and `sigma_power`."""
-        if not channel.endswith("_sigma"):
-            return values
-        which = QUANTITIES.index(channel.removesuffix("_sigma"))
-        return self.sigma_scale[which] * values ** self.sigma_power[which]
+        scale, power = self._calibration_of(channel)
+        return scale * values**power
 
     def as_uncalibrated(self, channel: str, values: Tensor) -> Tensor:
         """Inverse of `calibrated`."""
+        scale, power = self._calibration_of(channel)
+        return (values / scale) ** (1 / power)
+
+    def _calibration_of(self, channel: str) -> tuple[float, float]:
+        """Scale and power; of sigmas alone other than 1."""
         if not channel.endswith("_sigma"):
-            return values
+            return 1.0, 1.0
         which = QUANTITIES.index(channel.removesuffix("_sigma"))
-        return (values / self.sigma_scale[which]) ** (1 / self.sigma_power[which])
+        return self.sigma_scale[which], self.sigma_power[which]
 
     def scores(self, maps: Tensor, *, threshold: float) -> Tensor:
         """Score of each pixel, (N, H, W): a localization where it reaches `threshold`."""

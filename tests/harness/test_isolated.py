@@ -96,14 +96,20 @@ class Overconfident:
         )
 
 
-def test_the_calibration_finds_by_how_much_a_network_is_too_sure(monkeypatch):
-    truths: list[Emitters] = []
+@pytest.fixture
+def truths(monkeypatch):
+    """The molecules of each scene of a calibration, as they are drawn."""
+    drawn: list[Emitters] = []
 
     def kept(*given: Any, **more: Any) -> Emitters:
-        truths.append(isolated_emitters(*given, **more))
-        return truths[-1]
+        drawn.append(isolated_emitters(*given, **more))
+        return drawn[-1]
 
     monkeypatch.setattr("harness.scoring.isolated.isolated_emitters", kept)
+    return drawn
+
+
+def test_the_calibration_finds_by_how_much_a_network_is_too_sure(truths):
     model = Overconfident(EmitterMaps(sigma_scale=(9.0, 9.0, 9.0, 9.0)), [], truths)
     domain = load_recipe("epfl-2d")
     found = sigma_calibration(model, domain, np.random.default_rng(1), frames=600)  # type: ignore[arg-type]
@@ -123,29 +129,20 @@ class Flattering(Overconfident):
         truth = self.truths.pop(0)
         rng = np.random.default_rng(len(self.seen))
         spread = np.exp(rng.uniform(np.log(5), np.log(40), len(truth)))
-        said = Localizations(
+        return Localizations(
             frame=truth.frame,
             x_nm=truth.x_nm + spread * rng.standard_normal(len(truth)),
             y_nm=truth.y_nm + spread * rng.standard_normal(len(truth)),
             x_sigma_nm=2 * spread**0.5,
             y_sigma_nm=spread,
         )
-        raw_maps = {axis: torch.tensor(getattr(said, f"{axis}_sigma_nm") / 100) for axis in "xy"}
-        corrected = {a: 100 * self.output.calibrated(f"{a}_sigma", v).numpy() for a, v in raw_maps.items()}
-        return said.replace(x_sigma_nm=corrected["x"], y_sigma_nm=corrected["y"])
 
 
-def test_the_calibration_finds_how_sigmas_must_be_bent(monkeypatch):
-    truths: list[Emitters] = []
-
-    def kept(*given: Any, **more: Any) -> Emitters:
-        truths.append(isolated_emitters(*given, **more))
-        return truths[-1]
-
-    monkeypatch.setattr("harness.scoring.isolated.isolated_emitters", kept)
+def test_the_calibration_finds_how_sigmas_must_be_bent(truths):
     model = Flattering(EmitterMaps(sigma_power=(2.0, 2.0, 2.0, 2.0)), [], truths)
     domain = load_recipe("epfl-2d")
     output = sigma_calibration(model, domain, np.random.default_rng(1), frames=1800)  # type: ignore[arg-type]
+    assert all(output.sigma_power == (1.0, 1.0, 1.0, 1.0) for output in model.seen)  # its own do not count
     assert output.sigma_power[1:3] == pytest.approx((2.0, 1.0), rel=0.08)
     said = torch.tensor([10.0, 20.0, 40.0])
     bent = 100 * output.calibrated("x_sigma", 2 * said**0.5 / 100)
