@@ -16,8 +16,10 @@ from harness.devices import fastest_precision, pick_device, place, synchronise
 from harness.io.movies import open_movie, write_movie
 from harness.io.tables import as_localizations, read_table, write_table
 from harness.localization import localize_rows, photons_of
+from harness.memory import kept_memory
 from harness.models import create_network, in_onnx, load_network, ready
 from harness.scoring import CHALLENGE_2D, score
+from harness.training.fit import no_denormals
 from losses import create_loss
 from simulators import Localizations, load_recipe, simulate
 from simulators.windows import draw_movies
@@ -77,12 +79,13 @@ def time_map_training(
         inputs = frames.to(where)
 
         def run() -> None:
-            with torch.autocast(where.type, dtype=torch.bfloat16, enabled=bfloat16):
-                maps = network(inputs)
-            loss(maps.float(), targets).backward()
-            optimiser.step()
-            optimiser.zero_grad()
-            synchronise(where)
+            with no_denormals(), kept_memory():  # as in training
+                with torch.autocast(where.type, dtype=torch.bfloat16, enabled=bfloat16):
+                    maps = network(inputs)
+                loss(maps.float(), targets).backward()
+                optimiser.step()
+                optimiser.zero_grad()
+                synchronise(where)
 
         return run
 
@@ -162,7 +165,11 @@ def time_movie_to_table(
             write_table(Localizations.concatenate(rows), table)
 
         def ours(form: str) -> Callable[[], None]:
-            return lambda: (localize_rows(forms[form], file, table, camera=camera, threshold=threshold), None)[1]
+            def run() -> None:
+                with kept_memory():  # as in every command
+                    localize_rows(forms[form], file, table, camera=camera, threshold=threshold)
+
+            return run
 
         some = torch.from_numpy(movie.photons()[:66])
         windows = torch.stack([some[:-2], some[1:-1], some[2:]], dim=1)

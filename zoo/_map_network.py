@@ -40,9 +40,11 @@ class SharesFeatures(nn.Module, ABC):
         batch, count, height, width = frames.shape
         features = self.features(frames.reshape(batch * count, height, width))
         outputs = count - self.frames + 1
-        grouped = features.unflatten(0, (batch, count))
-        windows = torch.cat([grouped[:, step : step + outputs] for step in range(self.frames)], dim=2)
-        return self.combine(windows.flatten(0, 1)).unflatten(0, (batch, outputs))
+        last = features.is_contiguous(memory_format=torch.channels_last) and not torch.compiler.is_compiling()
+        grouped = (features.permute(0, 2, 3, 1) if last else features).unflatten(0, (batch, count))
+        steps = [grouped[:, step : step + outputs] for step in range(self.frames)]
+        windows = torch.cat(steps, dim=-1 if last else 2).flatten(0, 1)  # as they lie in memory: nothing to rearrange
+        return self.combine(windows.permute(0, 3, 1, 2) if last else windows).unflatten(0, (batch, outputs))
 
 
 class MapNetwork(nn.Module):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._blocks import SeparableConv2d, choose
+from ._elu import elu
 from ._emitter_maps import EmitterMaps
 from ._map_network import MapNetwork, SharesFeatures
 from ._registry import Variant, register_model
@@ -46,7 +47,7 @@ class _Residual(nn.Module):
             self.add_module(name, layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + F.elu(self.second(F.elu(self.first(x))))
+        return x + elu(self.second(elu(self.first(x))))
 
 
 class CompactCore(SharesFeatures):
@@ -90,16 +91,16 @@ class CompactCore(SharesFeatures):
     def features(self, frames: Tensor) -> Tensor:
         """Frames (N, H, W) -> (N, features, H/2, W/2) and the frame's own four phases, each frame on its own."""
         phases = F.pixel_unshuffle(frames[:, None], 2)
-        return torch.cat([F.elu(self.look(F.elu(self.lift(phases)))), phases], dim=1)
+        return torch.cat([elu(self.look(elu(self.lift(phases)))), phases], dim=1)
 
     def combine(self, features: Tensor) -> Tensor:
         """Features of the frames of each window, (N, frames x features, H/2, W/2) in time order -> (N, C, H, W)."""
         each = features.shape[1] // self.frames
         split = features.unflatten(1, (self.frames, each))
-        x = F.elu(self.join(split[:, :, :-4].flatten(1, 2)))
-        x = F.elu(self.grow(self.trunk(x)))
+        x = elu(self.join(split[:, :, :-4].flatten(1, 2)))
+        x = elu(self.grow(self.trunk(x)))
         raw = F.pixel_shuffle(split[:, :, -4:].flatten(1, 2), 2)
-        return activated(self.give(F.elu(self.refine(torch.cat([x, raw], dim=1)))), self.means)
+        return activated(self.give(elu(self.refine(torch.cat([x, raw], dim=1)))), self.means)
 
 
 class Compact(MapNetwork):

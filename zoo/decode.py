@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._blocks import choose
+from ._elu import Elu
 from ._emitter_maps import DECODE_CHANNELS, EmitterMaps
 from ._map_network import MapNetwork, SharesFeatures
 from ._registry import Variant, register_model
@@ -29,7 +30,7 @@ def _stage(channels_in: int, channels: int, *, norm: str, groups: int) -> nn.Seq
     for first in (channels_in, channels):
         if norm == "group":
             layers.append(nn.GroupNorm(min(groups, first), first))
-        layers += [nn.Conv2d(first, channels, 3, padding=1), nn.ELU()]
+        layers += [nn.Conv2d(first, channels, 3, padding=1), Elu()]
     return nn.Sequential(*layers)
 
 
@@ -98,7 +99,7 @@ class Head(nn.Module):
 
     def __init__(self, width: int, channels: int):
         super().__init__()
-        self.core = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ELU())
+        self.core = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), Elu())
         self.out_conv = nn.Conv2d(width, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

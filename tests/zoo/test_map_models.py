@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import zoo
 from zoo import EmitterMaps, MapNetwork
+from zoo._elu import elu
 
 MAP_MODELS = [name for name in zoo.list_models() if isinstance(zoo.get_spec(name).output, EmitterMaps)]
 SMALL = {
@@ -151,3 +153,28 @@ def test_weights_and_contract_survive_a_file(tmp_path):
     frames = photons(1, 3, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(again(frames), model(frames))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_elu_of_bfloat16_is_pytorchs_own_and_so_is_its_derivative(layout):
+    x = (3 * torch.randn(2, 5, 7, 6, generator=torch.Generator().manual_seed(0))).contiguous(memory_format=layout)
+    x[0, 0, 0, :4] = torch.tensor([0.0, -0.0, -80.0, 80.0])
+    exact = x.bfloat16().float().requires_grad_()
+    quick = x.bfloat16().requires_grad_()
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    (F.elu(exact) * weight.float()).sum().backward()
+    result = elu(quick)
+    (result * weight).sum().backward()
+    assert result.dtype == torch.bfloat16
+    assert result.is_contiguous(memory_format=layout)
+    assert torch.equal(result, F.elu(x.bfloat16()))
+    torch.testing.assert_close(quick.grad.float(), exact.grad, rtol=0.01, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["decode", "compact"])
+def test_windows_are_the_same_in_either_layout_of_memory(name):
+    network, frames = small(name), photons(2, 5, 16, 16)
+    with torch.inference_mode():
+        plain = network(frames)
+        last = network.to(memory_format=torch.channels_last)(frames)
+    torch.testing.assert_close(last, plain, rtol=1e-3, atol=1e-4)
