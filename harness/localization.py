@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -130,10 +130,12 @@ def localize_to(
     camera: Camera,
     threshold: float | None = None,
     progress: Callable[[int], None] | None = None,
+    notes: Sequence[str] = (),
 ) -> tuple[Localized, int]:
     """Localize a movie into a folder; rows go to the disk as they are found, so that memory stays bounded.
 
-    Writes `localizations.csv`, `image.tif` (float32 sum), `image.png`, `preview.png` and `localize.json`.
+    Writes `localizations.csv`, `image.tif` (float32 sum), `image.png`, `preview.png` and `localize.json`, with
+    `notes` in it.
 
     Returns:
         What was found, without the rows, and their number.
@@ -161,6 +163,7 @@ def localize_to(
         "pixel_size_nm": list(camera.pixel_size_nm),
         "runtime": vars(model.info),
         "seconds": round(result.seconds, 3),
+        "notes": list(notes),
     }
     with atomic_path(folder / "localize.json") as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
