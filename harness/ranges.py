@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.estimation.observe import observe
+from harness.estimation.observe import apart, observe
 from harness.io.movies import MovieReader
 from harness.localization import photons_of
 from simulators import Camera
@@ -52,8 +52,13 @@ def outside_range(card: dict[str, Any], movie: MovieReader, camera: Camera, *, n
     return found + _of_spots(known, frames, camera, name)
 
 
+def same_pixels(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two pixel sizes (x, y) are the same to a network: within 5 %."""
+    return all(abs(a - b) <= PIXEL_TOLERANCE * min(a, b) for a, b in zip(one, other, strict=True))
+
+
 def _of_pixels(own: Sequence[float] | None, given: Sequence[float], name: str) -> list[str]:
-    if not own or all(abs(a - b) <= PIXEL_TOLERANCE * a for a, b in zip(own, given, strict=True)):
+    if not own or same_pixels(own, given):
         return []
     return [f"a pixel is {_sizes(given)} nm; {name} learned on {_sizes(own)} nm, and knows the PSF in pixels only"]
 
@@ -64,12 +69,10 @@ def _of_spots(known: dict[str, Any], frames: NDArray[np.float32], camera: Camera
         return []
     widths, photons = _limits(psf.get("sigma_nm")), _limits(known.get("photons"))
     middle = float(np.sqrt(widths[0] * widths[1])) if widths else 1.3 * float(np.mean(camera.pixel_size_nm))
-    blocks = [(2 * index, frame[None]) for index, frame in enumerate(frames)]
-    seen = observe(blocks, camera=camera, sigma_nm=middle)
-    found = []
-    alone = int(seen.isolated.sum())
-    if alone < FEW:
+    seen = observe(apart([frame[None] for frame in frames]), camera=camera, sigma_nm=middle)
+    if int(seen.isolated.sum()) < FEW:
         return []
+    found = []
     width, light = float(np.median(seen.alone("sigma_nm"))), float(np.median(seen.alone("photons")))
     if widths and not _within(width, widths, WIDTH_TOLERANCE):
         found.append(f"lone spots are {width:.0f} nm wide (sigma); {name} learned on {_told(widths)} nm")
@@ -84,7 +87,8 @@ def _sample(movie: MovieReader, camera: Camera) -> tuple[NDArray[np.float32], Ca
     height, width = movie.shape[1:]
     count = min(len(movie), FRAMES)
     side = int(np.sqrt(PIXELS / count))
-    rows, columns = (slice(max(0, (n - side) // 2), max(0, (n - side) // 2) + side) for n in (height, width))
+    starts = (max(0, (n - side) // 2) for n in (height, width))
+    rows, columns = (slice(start, start + side) for start in starts)
     read = photons_of(movie, camera)
     places = np.linspace(0, len(movie) - 1, count).astype(int)
     frames = np.stack([read(int(place), int(place) + 1)[0, rows, columns].numpy() for place in places])

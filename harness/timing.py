@@ -77,6 +77,28 @@ def time_models(
     return {name: Times(seconds=tuple(taken / calls[name][1] for taken in times[name].seconds)) for name in times}
 
 
+def training_step(
+    network: nn.Module,
+    loss: Callable[..., torch.Tensor],
+    optimiser: torch.optim.Optimizer,
+    inputs: torch.Tensor,
+    target: Any,
+    *,
+    bfloat16: bool,
+) -> Callable[[], None]:
+    """Forward, backward and the weights' change, waiting for the device of the inputs."""
+
+    def run() -> None:
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            made = network(inputs)
+        loss(made.float(), target).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        synchronise(inputs.device)
+
+    return run
+
+
 def time_training(
     source: str, *, batch: int | None = None, size: int | None = None, seconds: float = 5.0, device: str = "auto"
 ) -> list[dict[str, Any]]:
@@ -112,15 +134,7 @@ def time_training(
         target = torch.zeros(network.output.shape(batch, size, size), device=where)
         target[..., ::37, ::41] = 1
 
-        def run() -> None:
-            with torch.autocast(where.type, dtype=torch.bfloat16, enabled=bfloat16):
-                image = network(inputs)
-            loss(image.float(), target).backward()
-            optimiser.step()
-            optimiser.zero_grad()
-            synchronise(where)
-
-        return run
+        return training_step(network, loss, optimiser, inputs, target, bfloat16=bfloat16)
 
     calls = {
         "plain torch, float32": step(published=True, channels_last=False, bfloat16=False),

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 
 import zoo
 from harness.as_published import PublishedDecode, bare_convolutions, published_loss, published_maps
-from harness.devices import fastest_precision, pick_device, place, synchronise
+from harness.devices import fastest_precision, pick_device, place
 from harness.io.movies import open_movie, write_movie
 from harness.io.tables import as_localizations, read_table, write_table
 from harness.localization import localize_rows, photons_of
@@ -30,7 +29,7 @@ from simulators.windows import draw_movies
 from zoo import EmitterMaps
 from zoo.decode import Decode
 
-from .timing import interleaved
+from .timing import interleaved, training_step
 
 
 def _decode_network(source: str) -> tuple[Decode, dict[str, Any]]:
@@ -81,16 +80,11 @@ def time_map_training(
         place(network, where)
         loss = create_loss(spec.loss)
         optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6)
-        inputs = frames.to(where)
+        step = training_step(network, loss, optimiser, frames.to(where), targets, bfloat16=bfloat16)
 
         def run() -> None:
             with no_denormals():  # as in training
-                with torch.autocast(where.type, dtype=torch.bfloat16, enabled=bfloat16):
-                    maps = network(inputs)
-                loss(maps.float(), targets).backward()
-                optimiser.step()
-                optimiser.zero_grad()
-                synchronise(where)
+                step()
 
         return run
 
@@ -134,15 +128,10 @@ def published_macs(size: int) -> float:
     return 8.527e9 / 2 * (size / 64) ** 2
 
 
-@cache
-def _published(source: str) -> tuple[PublishedDecode, EmitterMaps]:
-    network, _ = _decode_network(source)
-    return PublishedDecode(network), network.output
-
-
-def _as_published(source: str, file: Path, table: Path, camera: Camera, threshold: float) -> None:
+def _as_published(
+    published: PublishedDecode, output: EmitterMaps, file: Path, table: Path, camera: Camera, threshold: float
+) -> None:
     """The whole movie in memory, three passes of the first U-Net a frame, the table at the end."""
-    published, output = _published(source)
     with open_movie(file) as reader:
         photons = photons_of(reader, camera)(0, len(reader))
     rows = [
@@ -186,9 +175,9 @@ def time_movie_to_table(
         some = torch.from_numpy(movie.photons()[:66])
         windows = torch.stack([some[:-2], some[1:-1], some[2:]], dim=1)
         process = alone.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
-        work_of = (source, file, table, camera, threshold)
+        given = (published, network.output, file, table, camera, threshold)
         calls: dict[str, Callable[[], None]] = {
-            "as published, float32": lambda: process.submit(_as_published, *work_of).result()
+            "as published, float32": lambda: process.submit(_as_published, *given).result()
         }
         calls |= {form: ours(form) for form in forms}
         scores = {}

@@ -13,6 +13,7 @@ from torch import nn
 from distill import Distillation, Settings, Teacher
 from distill.teacher import neighbours
 from harness.devices import place
+from harness.ranges import same_pixels
 from harness.ready import Network
 from harness.training import TrainConfig
 from harness.training.data import MovieFrames, PairedFrames, SimulatedFrames, SimulatedMovies
@@ -44,7 +45,7 @@ def check_card(card: dict[str, Any], recipe: Recipe | None, *, name: str) -> lis
     if recipe is None or not known:
         return [f"the card of {name} does not say what it was trained on"] if recipe is not None else []
     own, asked = known.get("pixel_size_nm"), recipe.camera.pixel_size_nm
-    if own and any(abs(a - b) > 0.05 * b for a, b in zip(own, asked, strict=True)):
+    if own and not same_pixels(own, asked):
         raise ValueError(
             f"{name} was trained for pixels of {own[0]:g} x {own[1]:g} nm, not of {asked[0]:g} x {asked[1]:g} nm: such "
             "grids cannot be aligned. Take a teacher for these pixels, or another recipe"

@@ -13,7 +13,7 @@ from harness.io.movies import MovieReader
 from simulators import Camera, Recipe, SplinePSF, simulate
 from simulators.detection import spot_sigma_px
 
-from .observe import Block, Observed, observe
+from .observe import Observed, apart, observe
 from .recipes import Numbers, recipe_of, training_recipe
 from .transfer import Transfer, find_camera
 
@@ -193,7 +193,7 @@ def _stretches(frames: int, most: int) -> list[tuple[int, int]]:
 def _width(photons: list[NDArray[np.float32]], camera: Camera, sigma: float, threshold: float) -> float:
     """Median width of the spots that stand alone, found with that very width."""
     for _ in range(4):
-        seen = observe(_apart(photons), camera=camera, sigma_nm=sigma, threshold=threshold)
+        seen = observe(apart(photons), camera=camera, sigma_nm=sigma, threshold=threshold)
         widths = chosen(seen, "sigma_nm")
         if len(widths) < _FEW:
             return sigma
@@ -202,12 +202,6 @@ def _width(photons: list[NDArray[np.float32]], camera: Camera, sigma: float, thr
             return new
         sigma = new
     return sigma
-
-
-def _apart(photons: list[NDArray[np.float32]]) -> list[Block]:
-    """Blocks that do not touch."""
-    firsts = np.cumsum([0, *(len(block) + 1 for block in photons[:-1])])
-    return [(int(first), block) for first, block in zip(firsts, photons, strict=True)]
 
 
 def chosen(seen: Observed, name: str) -> Floats:

@@ -64,6 +64,12 @@ class Observed:
         return self.spots[name][self.isolated]
 
 
+def apart(photons: Sequence[NDArray[np.float32]]) -> list[Block]:
+    """Blocks that do not touch."""
+    firsts = np.cumsum([0, *(len(block) + 1 for block in photons[:-1])])
+    return [(int(first), block) for first, block in zip(firsts, photons, strict=True)]
+
+
 def observe(
     blocks: Iterable[Block],
     *,

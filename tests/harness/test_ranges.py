@@ -20,10 +20,10 @@ def notes_of(folder, *, camera=CAMERA, card=CARD, photons=3000, width=None, leve
     recipe = load_recipe("tubes-2d-ld").with_(
         frames=frames, size=48, camera={"pixel_size_nm": 100}, photons=photons, structure={"kind": "uniform"}
     )
-    changes = {key: value for key, value in (("background", level),) if value is not None}
+    if level is not None:
+        recipe = recipe.with_(background=level)
     if width is not None:
-        changes["psf"] = {"kind": "gaussian", "sigma_nm": width}
-    recipe = recipe.with_(**changes) if changes else recipe
+        recipe = recipe.with_(psf={"kind": "gaussian", "sigma_nm": width})
     movie = simulate(recipe, np.random.default_rng(3))
     write_movie(folder / "movie.tif", movie.frames, pixel_size_nm=(100, 100))
     with open_movie(folder / "movie.tif") as reader:
