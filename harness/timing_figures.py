@@ -36,14 +36,14 @@ class FormTimes:
         form: its name.
         opened: before its turns.
         turns: in order; the two halves are compared.
-        movie: seconds per frame from movie file to table file, each time it was done.
+        movie: seconds per frame from movie file to table file; None: not measured.
         usual: what `machine` mostly is in the run that it belongs to, from `as_one_run`; None: not compared.
     """
 
     form: str
     opened: Opened
     turns: tuple[Turn, ...]
-    movie: tuple[float, ...] = ()
+    movie: float | None = None
     usual: float | None = None
 
     @property
@@ -120,7 +120,7 @@ class FormTimes:
             peak_gflops=self.opened.peak_flops / 1e9,
             peak_share=None if flops is None else flops / self.opened.peak_flops,
             cpu_seconds_per_1000_frames=1e3 * statistics.median([turn.cpu for turn in self.turns]),
-            movie_frames_per_second=1 / statistics.median(self.movie) if self.movie else None,
+            movie_frames_per_second=None if self.movie is None else 1 / self.movie,
             hours_per_million_frames=hours,
             cost_per_million_frames=None if price_per_hour is None else hours * price_per_hour,
         )
@@ -142,7 +142,8 @@ class FormTimes:
                 Turn(**{**turn, "latency": tuple(turn["latency"]), "throughput": tuple(turn["throughput"])})
                 for turn in data["turns"]
             )
-            return cls(**{**data, "opened": opened, "turns": turns, "movie": tuple(data["movie"])})
+            movie = None if data["movie"] is None else float(data["movie"])
+            return cls(**{**data, "opened": opened, "turns": turns, "movie": movie})
         except (TypeError, KeyError) as error:
             raise ValueError(f"no record of times: {error}") from error
 

@@ -22,8 +22,8 @@ def time_model(
     """Time the forms of one model, each in its own process, which has the machine to itself in its turn.
 
     They start one after the other: load, first call, calls until the times are stable (`warm_up`), memory, best batch.
-    Then they take turns (A B C A B C ...) of `plan.seconds / plan.rounds`. At the end of each half every form turns a
-    movie file into a table.
+    Then they take turns (A B C A B C ...) of `plan.seconds / plan.rounds`. At the end each turns a movie file into a
+    table.
 
     Args:
         forms: from `harness.forms.forms_of`.
@@ -35,26 +35,26 @@ def time_model(
     """
     workers = {form.name: Worker(threads=plan.threads) for form in forms}
     try:
-        opened, turns, movies = {}, {}, {}
+        opened = {}
         for form in forms:
             step(f"{form.name}: warming up")
             opened[form.name] = workers[form.name].call(start, form, plan)
         turns = {form.name: list[Turn]() for form in forms}
-        movies = {form.name: list[float]() for form in forms}
+        movies = dict[str, float | None].fromkeys(workers)
         for number in range(plan.rounds):
             for name, worker in workers.items():
                 step(f"{name}: round {number + 1} of {plan.rounds}")
                 turns[name].append(worker.call(take_turn, plan.seconds / plan.rounds))
-            if plan.movie_frames and (number + 1) % (plan.rounds // 2) == 0:
-                movie = timed_movie(plan.size, plan.movie_frames)
-                for name, worker in workers.items():
-                    taken = worker.call(take_movie, plan.seconds / 2, movie)
-                    movies[name] += [] if taken is None else [taken]
+        if plan.movie_frames:
+            movie = timed_movie(plan.size, plan.movie_frames)
+            for name, worker in workers.items():
+                step(f"{name}: from movie file to table")
+                movies[name] = worker.call(take_movie, plan.seconds / 2, movie)
     finally:
         for worker in workers.values():
             worker.close()
     return {
-        name: FormTimes(form=name, opened=opened[name], turns=tuple(turns[name]), movie=tuple(movies[name]))
+        name: FormTimes(form=name, opened=opened[name], turns=tuple(turns[name]), movie=movies[name])
         for name in workers
     }
 

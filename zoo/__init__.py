@@ -25,6 +25,7 @@ from ._detection import scores
 from ._emitter_maps import QUANTITIES, EmitterMaps, EmitterTargets
 from ._map_network import MapNetwork, SharesFeatures
 from ._outputs import SRImage
+from ._phases import PhasedTranspose2d, with_phases
 from ._places import is_address
 from ._registry import (
     ModelSpec,
@@ -56,6 +57,7 @@ __all__ = [
     "MapNetwork",
     "ModelSpec",
     "Normalisation",
+    "PhasedTranspose2d",
     "SRImage",
     "SeparableConv2d",
     "SharesFeatures",
@@ -80,5 +82,6 @@ __all__ = [
     "save_weights",
     "scores",
     "with_lean_blocks",
+    "with_phases",
     "with_winograd",
 ]

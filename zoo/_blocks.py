@@ -43,6 +43,20 @@ class UpConv2d(nn.Conv2d):
         return F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))
 
 
+class SharedInputConv2d(nn.Conv2d):
+    """A 3x3 convolution with zero padding whose input channels are all the same image, given once: (N, 1, h, w) ->
+    (N, O, h, w).
+
+    Exactly the convolution with the kernels summed over input channels; the parameters keep their full shape.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight.sum(1, keepdim=True), self.bias, padding=self.padding)
+
+
 class SeparableConv2d(nn.Module):
     """A convolution of each channel alone, then one that mixes them (1x1): (N, C, H, W) -> (N, O, H, W).
 
@@ -315,8 +329,8 @@ def kaiming_init(module: nn.Module) -> None:
 def inference_form(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode for export and timing: the same function in fewer steps.
 
-    Batch norms that follow a convolution are folded into it, and `UpConv2d` becomes a plain transposed
-    convolution.
+    Batch norms that follow a convolution are folded into it, `UpConv2d` becomes a plain transposed convolution, and
+    `SharedInputConv2d` a plain one with one input channel.
     """
     form = copy.deepcopy(model).eval()
     for parameter in form.parameters():
@@ -328,6 +342,8 @@ def inference_form(model: nn.Module) -> nn.Module:
         for name, child in list(parent.named_children()):
             if isinstance(child, UpConv2d) and child.padding_mode == "zeros":
                 setattr(parent, name, _as_transposed(child))
+            elif isinstance(child, SharedInputConv2d):
+                setattr(parent, name, _as_single_input(child))
     return form
 
 
@@ -364,6 +380,14 @@ def _fold_norms(block: nn.Module) -> None:
             conv.weight = nn.Parameter(conv.weight * scale[:, None, None, None], requires_grad=False)
             conv.bias = nn.Parameter((bias - norm.running_mean) * scale + norm.bias, requires_grad=False)
             setattr(block, second, nn.Identity())
+
+
+def _as_single_input(layer: SharedInputConv2d) -> nn.Conv2d:
+    form = nn.Conv2d(1, layer.out_channels, 3, padding=1, bias=layer.bias is not None)
+    form.weight = nn.Parameter(layer.weight.detach().sum(1, keepdim=True), requires_grad=False)
+    if layer.bias is not None:
+        form.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
+    return form.to(layer.weight.device).eval()
 
 
 def _as_transposed(layer: UpConv2d) -> nn.ConvTranspose2d:

@@ -16,19 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._blocks import ConvBlock, ImageNetwork, check_width, choose, image_output, start_alive
+from ._blocks import (
+    ConvBlock,
+    ImageNetwork,
+    SharedInputConv2d,
+    check_width,
+    choose,
+    image_output,
+    start_alive,
+)
 from ._outputs import SRImage
 from ._registry import Variant, register_model
-
-
-class SharedInputConv2d(nn.Conv2d):
-    """A convolution whose input channels are all the same image, given once: (N, 1, h, w) -> (N, O, h, w).
-
-    Exactly the convolution with the kernels summed over input channels; the parameters keep their full shape.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight.sum(1, keepdim=True), self.bias, padding=self.padding)
 
 
 class EncoderDecoder(nn.Module):
@@ -120,7 +118,7 @@ class DRLStorm(nn.Module):
         if not centred:
             entry = self.second.get_submodule("down1")
             assert isinstance(entry, ConvBlock)
-            entry.conv = SharedInputConv2d(width, entry.norm.num_features, 3, padding=1)  # type: ignore[arg-type]
+            entry.conv = SharedInputConv2d(width, entry.norm.num_features)  # type: ignore[arg-type]
         self.rebuild = ConvBlock(width, 1, activation=nn.ReLU())
         start_alive(self.rebuild)
 

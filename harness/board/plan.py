@@ -85,7 +85,7 @@ class Plan:
             )
         return Plan(
             recipes=recipes,
-            seconds_per_cell=2.0,
+            seconds_per_cell=1.0,
             title="SMLM Zoo leaderboard",
             movie_frames=100,
         )

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from harness.devices import pick_device, pick_precision, place, synchronise
-from zoo import ImageNetwork, inference_form, with_lean_blocks, with_winograd
+from zoo import ImageNetwork, inference_form, with_lean_blocks, with_phases, with_winograd
 
 from .base import RuntimeInfo
 
 
 class TorchRuntime:
-    """A network in its fast inference form: norms folded, channels-last; on CPUs ReLU after pooling, and in float32
-    wide convolutions by Winograd's way.
+    """A network in its fast inference form: norms folded, channels-last; on CPUs ReLU after pooling, in float32 wide
+    convolutions by Winograd's way, and in bfloat16 wide transposed convolutions as one product for all phases.
 
     Args:
         network: any image network; it is copied, not changed.
@@ -25,8 +25,7 @@ class TorchRuntime:
         form = inference_form(network)
         if self.device.type == "cpu":
             form = with_lean_blocks(form)
-            if self.precision == "float32":
-                form = with_winograd(form)
+            form = with_winograd(form) if self.precision == "float32" else with_phases(form)
         self.network = place(form, self.device)
         provider = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         self.info = RuntimeInfo(

@@ -34,7 +34,7 @@ OPENED = Opened(
 )
 
 
-def times(*latencies, throughput=0.05, movie=(0.1, 0.125), machine=90e9, **changes):
+def times(*latencies, throughput=0.05, movie=0.1125, machine=90e9, **changes):
     turns = tuple(Turn(latency=tuple(each), throughput=(throughput,), cpu=0.09, machine=machine) for each in latencies)
     return FormTimes(form="torch float32", opened=replace(OPENED, **changes), turns=turns, movie=movie)
 
@@ -91,7 +91,7 @@ def test_what_a_record_holds_follows_from_the_calls():
     assert section.movie_frames_per_second == pytest.approx(1 / 0.1125)
     assert (section.first_call_ms, section.peak_memory_mb) == (500, 300)
     assert section.noisy
-    bare = times([0.1], [0.1], movie=(), peak_memory=None).section(size=64)
+    bare = times([0.1], [0.1], movie=None, peak_memory=None).section(size=64)
     assert (bare.gflops, bare.movie_frames_per_second, bare.peak_memory_mb, bare.cost_per_million_frames) == (None,) * 4
 
 
@@ -100,6 +100,8 @@ def test_times_survive_a_file():
     assert FormTimes.from_dict(one.to_dict()) == one
     with pytest.raises(ValueError, match="no record of times"):
         FormTimes.from_dict({"form": "x"})
+    with pytest.raises(ValueError, match="times"):
+        FormTimes.from_dict(one.to_dict() | {"movie": [0.1, 0.125]})  # as earlier versions wrote it
 
 
 def test_tables_say_noisy_where_there_is_no_rank_and_two_runs_are_compared():
