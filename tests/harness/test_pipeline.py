@@ -135,7 +135,8 @@ def test_every_form_is_timed_in_its_own_process(model_folder, exported):
     assert [one.info.name for one in times.values()] == ["torch", "torch", "onnxruntime"]
     for one in times.values():
         assert one.info.threads == 1
-        assert len(one.turns) == len(one.movie) == 2
+        assert len(one.turns) == 2
+        assert one.movie > 0
         assert one.opened.first_call > 0
         assert 0 < min(one.latency) <= one.median
     rows = time_training("fid_storm", batch=1, size=8, seconds=0.01)
