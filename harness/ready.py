@@ -288,12 +288,14 @@ class MapModel(ReadyModel):
             padded = pad_to(frames, self.size_multiple)
             if first == 0:
                 padded = torch.cat([padded[:1]] * self.frames_before + [padded])
-            if last == total:
-                padded = torch.cat([padded] + [padded[-1:]] * self.frames_after)
-            maps = stream(padded)
-            if len(maps):
-                yield done, maps[..., :height, :width]
-                done += len(maps)
+            pieces = [padded]
+            if last == total and self.frames_after:  # apart: a larger block than all before would need more memory
+                pieces.append(torch.cat([padded[-1:]] * self.frames_after))
+            for piece in pieces:
+                maps = stream(piece)
+                if len(maps):
+                    yield done, maps[..., :height, :width]
+                    done += len(maps)
 
     def _cut(self, read: Read, total: int, per_block: int) -> Iterator[tuple[int, Tensor]]:
         """Tiles of large fields, in blocks of frames that overlap by the neighbours."""
