@@ -170,13 +170,15 @@ def image_network(name: str) -> ImageNetwork:
 
 def plain_upsampling(network: nn.Module) -> None:
     """Replace the fused upsampling convolutions by upsampling and convolution, one after the other, in place."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, zoo.UpConv2d):
-                bias = child.bias is not None
-                conv = nn.Conv2d(child.in_channels, child.out_channels, 3, padding=1, bias=bias)
-                conv.load_state_dict(child.state_dict())
-                setattr(parent, name, nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv))
+
+    def other(layer: nn.Module) -> nn.Module | None:
+        if not isinstance(layer, zoo.UpConv2d):
+            return None
+        conv = nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=layer.bias is not None)
+        conv.load_state_dict(layer.state_dict())
+        return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), conv)
+
+    zoo.replace_layers(network, other)
 
 
 def _bare_convolutions(source: str, frames: torch.Tensor) -> Callable[[], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,10 @@ def time_movie_to_table(
     threshold = float(card.get("threshold") or 0.5)
     published = PublishedDecode(_decode_network(source)[0])
     keep_memory()  # as every command does
-    with tempfile.TemporaryDirectory() as name, ExitStack() as alone:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process,  # starts with its first call
+    ):
         folder = Path(name)
         file, table = folder / "movie.tif", folder / "table.csv"
         write_movie(file, movie.frames, pixel_size_nm=pixel)
@@ -169,17 +172,14 @@ def time_movie_to_table(
         path = export_onnx(network, folder / "model.onnx")
         forms["ONNX Runtime, float32"] = in_onnx(forms["channels-last, float32"], path, device="cpu")
 
-        def ours(form: str) -> Callable[[], None]:
-            return lambda: (localize_rows(forms[form], file, table, camera=camera, threshold=threshold), None)[1]
-
         some = torch.from_numpy(movie.photons()[:66])
         windows = torch.stack([some[:-2], some[1:-1], some[2:]], dim=1)
-        process = alone.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
         given = (published, network.output, file, table, camera, threshold)
-        calls: dict[str, Callable[[], None]] = {
+        calls: dict[str, Callable[[], Any]] = {
             "as published, float32": lambda: process.submit(_as_published, *given).result()
         }
-        calls |= {form: ours(form) for form in forms}
+        for form, model in forms.items():
+            calls[form] = partial(localize_rows, model, file, table, camera=camera, threshold=threshold)
         scores = {}
         field = (size * pixel[0], size * pixel[1])
         for form, call in calls.items():

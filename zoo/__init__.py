@@ -18,6 +18,7 @@ from ._blocks import (
     SeparableConv2d,
     UpConv2d,
     inference_form,
+    replace_layers,
     with_lean_blocks,
 )
 from ._costs import Macs, count_macs, count_parameters
@@ -79,6 +80,7 @@ __all__ = [
     "plugin_files",
     "read_card",
     "register_model",
+    "replace_layers",
     "save_weights",
     "scores",
     "with_lean_blocks",

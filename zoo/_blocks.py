@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -338,12 +339,16 @@ def inference_form(model: nn.Module) -> nn.Module:
     for parent in list(form.modules()):
         if isinstance(parent, (nn.Sequential, ConvBlock)):
             _fold_norms(parent)
+    return replace_layers(form, _plain)
+
+
+def replace_layers(form: nn.Module, other: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
+    """Put `other(layer)` in the place of every layer within for which it gives one, and return `form`."""
     for parent in list(form.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, UpConv2d) and child.padding_mode == "zeros":
-                setattr(parent, name, _as_transposed(child))
-            elif isinstance(child, SharedInputConv2d):
-                setattr(parent, name, _as_single_input(child))
+            new = other(child)
+            if new is not None:
+                setattr(parent, name, new)
     return form
 
 
@@ -382,19 +387,20 @@ def _fold_norms(block: nn.Module) -> None:
             setattr(block, second, nn.Identity())
 
 
-def _as_single_input(layer: SharedInputConv2d) -> nn.Conv2d:
-    form = nn.Conv2d(1, layer.out_channels, 3, padding=1, bias=layer.bias is not None)
-    form.weight = nn.Parameter(layer.weight.detach().sum(1, keepdim=True), requires_grad=False)
-    if layer.bias is not None:
-        form.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
-    return form.to(layer.weight.device).eval()
-
-
-def _as_transposed(layer: UpConv2d) -> nn.ConvTranspose2d:
-    form = nn.ConvTranspose2d(
-        layer.in_channels, layer.out_channels, 4, stride=2, padding=1, bias=layer.bias is not None
-    )
-    form.weight = nn.Parameter(layer.wide_kernel().contiguous(), requires_grad=False)
+def _plain(layer: nn.Module) -> nn.Module | None:
+    """The plain convolution that a layer of ours is, in evaluation mode; None for other layers."""
+    form: nn.Conv2d | nn.ConvTranspose2d
+    if isinstance(layer, UpConv2d) and layer.padding_mode == "zeros":
+        kernel = layer.wide_kernel()
+        form = nn.ConvTranspose2d(
+            layer.in_channels, layer.out_channels, 4, stride=2, padding=1, bias=layer.bias is not None
+        )
+    elif isinstance(layer, SharedInputConv2d):
+        kernel = layer.weight.sum(1, keepdim=True)
+        form = nn.Conv2d(1, layer.out_channels, 3, padding=1, bias=layer.bias is not None)
+    else:
+        return None
+    form.weight = nn.Parameter(kernel.detach().contiguous(), requires_grad=False)
     if layer.bias is not None:
         form.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
     return form.to(layer.weight.device).eval()

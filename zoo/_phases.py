@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._blocks import replace_layers
+
 LEAST_PRODUCT = 2**16  # input times output channels from which on the faster product outweighs the copy
 
 
@@ -35,8 +37,7 @@ class PhasedTranspose2d(nn.Module):
         rows = [[3, 1], [2, 0]]  # of the kernel, for the two pixels that a phase sees
         parts = [kernel[:, :, rows[down]][..., rows[across]] for down, across in itertools.product((0, 1), repeat=2)]
         self.weight = nn.Parameter(torch.cat(parts), requires_grad=False)  # (4 O, C, 2, 2)
-        bias = None if layer.bias is None else layer.bias.detach().repeat(4)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().repeat(4), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         number, _, height, width = x.shape
@@ -53,15 +54,13 @@ class PhasedTranspose2d(nn.Module):
 
 def with_phases(form: nn.Module) -> nn.Module:
     """Replace the wide transposed convolutions of an inference form in place, where that is faster on a CPU."""
-    for parent in list(form.modules()):
-        for name, child in list(parent.named_children()):
-            if (
-                type(child) is nn.ConvTranspose2d
-                and _fits(child)
-                and child.in_channels * child.out_channels >= LEAST_PRODUCT
-            ):
-                setattr(parent, name, PhasedTranspose2d(child))
-    return form
+
+    def other(layer: nn.Module) -> nn.Module | None:
+        if type(layer) is not nn.ConvTranspose2d or not _fits(layer):
+            return None
+        return PhasedTranspose2d(layer) if layer.in_channels * layer.out_channels >= LEAST_PRODUCT else None
+
+    return replace_layers(form, other)
 
 
 def _fits(layer: nn.ConvTranspose2d) -> bool:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._blocks import replace_layers
+
 TILE = 4  # results per tile and axis; each tile looks at TILE + 2 pixels
 LEAST_IN, LEAST_OUT = 128, 256  # channels from which on less multiplying outweighs more copying
 TILES_AT_ONCE = 512
@@ -97,16 +99,14 @@ class WinogradConv2d(nn.Module):
 
 def with_winograd(form: nn.Module) -> nn.Module:
     """Replace the wide 3x3 convolutions of an inference form in place, where that is faster on a CPU."""
-    for parent in list(form.modules()):
-        for name, child in list(parent.named_children()):
-            if (
-                type(child) is nn.Conv2d
-                and _fits(child)
-                and child.in_channels >= LEAST_IN
-                and child.out_channels >= LEAST_OUT
-            ):
-                setattr(parent, name, WinogradConv2d(child))
-    return form
+
+    def other(layer: nn.Module) -> nn.Module | None:
+        if type(layer) is not nn.Conv2d or not _fits(layer):
+            return None
+        wide = layer.in_channels >= LEAST_IN and layer.out_channels >= LEAST_OUT
+        return WinogradConv2d(layer) if wide else None
+
+    return replace_layers(form, other)
 
 
 def _fits(layer: nn.Conv2d) -> bool:
