@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ TRIALS = 20
 SEED_STEP = 900_001
 """Validation movies have the recipe's seed plus this, plus their number: no test movie and no training frame has it."""
 IMAGE_RANGE = (0.01, 1.0)
+CARD_KEY = "threshold_choice"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +61,22 @@ class ThresholdChoice:
         return json.loads(json.dumps(asdict(self), allow_nan=False))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> ThresholdChoice:
+    def from_dict(cls, data: Any) -> ThresholdChoice:
         """Inverse of `to_dict`.
 
         Raises:
-            ValueError: keys that are missing or unknown.
+            ValueError: keys that are missing or unknown, or values of another kind.
         """
         try:
-            return cls(**{**data, "movies": tuple(data["movies"]), "curve": tuple(data["curve"])})
-        except (TypeError, KeyError) as error:
+            choice = cls(
+                **{**data, "movies": tuple(map(dict, data["movies"])), "curve": tuple(map(dict, data["curve"]))}
+            )
+            sound = math.isfinite(choice.threshold) and choice.threshold >= 0
+        except (TypeError, KeyError, ValueError) as error:
             raise ValueError(f"no record of a threshold: {error}") from error
+        if not sound:
+            raise ValueError(f"no record of a threshold: it is {choice.threshold!r}")
+        return choice
 
 
 def optics_of(recipe: Recipe) -> tuple[str, bool]:
@@ -209,25 +217,34 @@ def frozen_threshold(
     trials: int = TRIALS,
     protocol: Protocol = CHALLENGE_2D,
 ) -> ThresholdChoice:
-    """The threshold found earlier and written to a file; found now, and written, where it is not there.
+    """The threshold found earlier: written to a file, or shipped in the card of weights; found now, and written, where
+    there is none.
 
-    A file from other movies, trials or settings counts as not there.
+    One from other movies, trials or settings counts as none. The card's is that of the network in PyTorch and in
+    float32.
     """
-    if path.is_file():
+    places = [_read(path)]
+    if model.network is not None:
+        places.append(model.card.get(CARD_KEY))
+    for place in places:
         try:
-            known = ThresholdChoice.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            known = ThresholdChoice.from_dict(place)
         except ValueError:
-            known = None
-        hashes = [recipe.hash for recipe, _ in movies]
-        if (
-            known is not None
-            and [movie["hash"] for movie in known.movies] == hashes
-            and known.trials == trials
-            and known.protocol == json.loads(json.dumps(asdict(protocol)))
-        ):
+            continue
+        hashes = [movie.get("hash") for movie in known.movies]
+        asked = json.loads(json.dumps(asdict(protocol)))
+        if (hashes, known.trials, known.protocol) == ([recipe.hash for recipe, _ in movies], trials, asked):
             return known
     choice = find_threshold(model, movies, trials=trials, protocol=protocol)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(choice.to_dict(), indent=2) + "\n", encoding="utf-8")
     return choice
+
+
+def _read(path: Path) -> Any:
+    """What a JSON file holds; None where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

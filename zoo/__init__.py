@@ -19,6 +19,7 @@ from ._blocks import (
     UpConv2d,
     inference_form,
     replace_layers,
+    with_exact_input,
     with_lean_blocks,
 )
 from ._costs import Macs, count_macs, count_parameters
@@ -83,6 +84,7 @@ __all__ = [
     "replace_layers",
     "save_weights",
     "scores",
+    "with_exact_input",
     "with_lean_blocks",
     "with_phases",
     "with_winograd",

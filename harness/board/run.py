@@ -193,11 +193,11 @@ class _Grid:
                 jobs.append(Job(name=name, function=score_cell, arguments=arguments))
                 chosen[name] = (entry, own.get(form.name))
         jobs.sort(key=_work, reverse=True)
-        jobs += [
+        simple = [
             Job(name=f"baseline {name}", function=baseline_cell, arguments=(name, self.plan, self.folder))
             for name in self.plan.baselines
         ]
-        for outcome in run_jobs(jobs, **self.how):
+        for outcome in run_jobs([*simple, *jobs], **self.how):
             if outcome.error is not None:
                 self._failed(outcome.job.name, outcome.error, 1)
             elif isinstance(outcome.value, list):

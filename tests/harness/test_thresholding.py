@@ -1,6 +1,7 @@
 """Thresholds are found on validation movies, alike for every model, and frozen."""
 
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,14 +10,17 @@ import torch
 import zoo
 from harness.cli import main
 from harness.models import open_model, ready
-from harness.scoring import score
+from harness.scoring import CHALLENGE_2D, score
+from harness.shipping import add_threshold
 from harness.thresholding import (
     SEED_STEP,
+    TRIALS,
     ThresholdChoice,
     find_threshold,
     frozen_threshold,
     refuse_test_movies,
     validation_movies,
+    validation_recipes,
 )
 from simulators import Localizations, load_recipe
 
@@ -79,6 +83,53 @@ def test_a_threshold_is_frozen_until_something_that_it_depends_on_changes(model,
     assert frozen_threshold(model, path, movies[:1], trials=3).movies[0]["hash"] == movies[0][0].hash
 
 
+def test_a_card_may_bring_the_threshold_of_its_network(model, movies, tmp_path):
+    choice = find_threshold(model, movies, trials=3)
+    path = tmp_path / "none.json"
+
+    def frozen(data, **changes):
+        shipped = replace(model, card={**model.card, "threshold_choice": data}, **changes)
+        return frozen_threshold(shipped, path, movies, trials=3)
+
+    told = {**choice.to_dict(), "threshold": 0.123}
+    assert frozen(told).threshold == 0.123
+    assert not path.exists()
+    other_movie = [{**told["movies"][0], "hash": "another"}, *told["movies"][1:]]
+    for unfit in ({**told, "movies": other_movie}, {**told, "trials": 4}, {**told, "protocol": {}}):
+        assert frozen(unfit) == choice
+        path.unlink()
+    for bad in (
+        "text",
+        {**told, "threshold": "0.1"},
+        {**told, "threshold": -1},
+        {**told, "curve": 3},
+        {"threshold": 1},
+    ):
+        assert frozen(bad) == choice
+        path.unlink()
+    assert frozen(told, network=None) == choice  # an ONNX file's arithmetic may be another
+
+
+@pytest.mark.parametrize("name", zoo.list_weights())
+def test_shipped_cards_bring_the_threshold_of_todays_validation_movies(name):
+    known = ThresholdChoice.from_dict(zoo.read_card(name)["threshold_choice"])
+    domain = name.split(".")[1]
+    assert [movie["hash"] for movie in known.movies] == [recipe.hash for recipe in validation_recipes(domain)]
+    assert known.trials == TRIALS
+    assert known.protocol == json.loads(json.dumps(asdict(CHALLENGE_2D)))
+    assert known.efficiency == max(point["efficiency"] for point in known.curve)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.list_weights())
+def test_shipped_thresholds_are_found_again(name):
+    model = open_model(name, precision="float32")
+    known = ThresholdChoice.from_dict(model.card["threshold_choice"])
+    found = find_threshold(model, validation_movies(name.split(".")[1]))
+    assert found.threshold == known.threshold
+    assert found.efficiency == pytest.approx(known.efficiency, abs=0.5)
+
+
 def test_other_fields_are_refused(model, movies):
     other = validation_movies(movies=1, frames=2, size=(24, 32))
     with pytest.raises(ValueError, match="differ in field"):
@@ -101,3 +152,17 @@ def test_threshold_command(capsys, tmp_path):
     assert main([str(w) for w in words]) == 0
     assert "3 trials" in " ".join(capsys.readouterr().out.split())
     assert json.loads((tmp_path / "t.json").read_text())["fid_storm"]["trials"] == 3
+
+
+def test_shipping_finds_the_threshold_of_stored_weights(tmp_path):
+    torch.manual_seed(1)
+    zoo.save_weights(zoo.create_model("compact", dimensions=2).eval(), tmp_path, {}, stem="compact.epfl-2d")
+    card = tmp_path / "compact.epfl-2d.json"
+    before = json.loads(card.read_text())
+    assert "8 validation movies of epfl-2d, 64 frames, 20 trials" in add_threshold("compact.epfl-2d", card)
+    after = json.loads(card.read_text())
+    assert {key: after[key] for key in before} == before
+    model = open_model(card, device="cpu")
+    choice = frozen_threshold(model, tmp_path / "none.json", validation_movies())
+    assert choice == ThresholdChoice.from_dict(after["threshold_choice"])
+    assert not (tmp_path / "none.json").exists()  # the card's

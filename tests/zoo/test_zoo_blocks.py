@@ -145,3 +145,25 @@ def test_networks_with_lean_blocks_are_the_same_networks(name):
     frames = 300 * torch.rand(2, 1, 8, 16)
     with torch.inference_mode():
         assert torch.equal(lean(frames), form(frames))
+
+
+@pytest.mark.parametrize("name", ["srcnn", "u_storm", "fid_storm", "dsir", "deep_storm", "skip_storm", "drl_storm"])
+def test_the_layer_that_sees_the_photons_alone_stays_in_float32(name):
+    torch.manual_seed(2)
+    network = zoo.create_model(name).eval()
+    network.normalisation.set_statistics(100.0, 50.0)
+    frames = 100 + 3 * torch.rand(1, 1, 16, 16)  # less than bfloat16 tells apart at this height
+
+    def seen(form):
+        kinds = []
+        for layer in form.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.register_forward_hook(lambda _layer, _given, result: kinds.append(result.dtype))
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            form(frames)
+        return kinds
+
+    assert torch.float32 not in seen(zoo.inference_form(network))
+    kinds = seen(zoo.with_exact_input(zoo.inference_form(network)))
+    assert kinds[0] == torch.float32
+    assert kinds.count(torch.float32) == 1
