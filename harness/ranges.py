@@ -42,19 +42,26 @@ def outside_range(card: dict[str, Any], movie: MovieReader, camera: Camera, *, n
     if not np.isfinite(frames).all():
         return found
     level = float(np.median(frames))
-    limits = _limits(known.get("background"))
+    background = limits(known.get("background"))
     if level < BELOW:
         found.append(
             f"an empty pixel has {level:.3g} photons: the camera's baseline is too high, or another constant is wrong"
         )
-    elif limits and not _within(level, limits, LIGHT_TOLERANCE):
-        found.append(f"an empty pixel has about {level:.3g} photons; {name} learned on {_told(limits)}")
+    elif background and not _within(level, background, LIGHT_TOLERANCE):
+        found.append(f"an empty pixel has about {level:.3g} photons; {name} learned on {_told(background)}")
     return found + _of_spots(known, frames, camera, name)
 
 
 def same_pixels(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two pixel sizes (x, y) are the same to a network: within 5 %."""
     return all(abs(a - b) <= PIXEL_TOLERANCE * min(a, b) for a, b in zip(one, other, strict=True))
+
+
+def limits(value: Any) -> tuple[float, float] | None:
+    """Lowest and highest of a range, or of one number, as cards give them."""
+    if isinstance(value, dict) and "low" in value and "high" in value:
+        return float(value["low"]), float(value["high"])
+    return (float(value), float(value)) if isinstance(value, int | float) else None
 
 
 def _of_pixels(own: Sequence[float] | None, given: Sequence[float], name: str) -> list[str]:
@@ -67,7 +74,7 @@ def _of_spots(known: dict[str, Any], frames: NDArray[np.float32], camera: Camera
     psf = known.get("psf") or {}
     if psf.get("kind") != "gaussian":
         return []
-    widths, photons = _limits(psf.get("sigma_nm")), _limits(known.get("photons"))
+    widths, photons = limits(psf.get("sigma_nm")), limits(known.get("photons"))
     middle = float(np.sqrt(widths[0] * widths[1])) if widths else 1.3 * float(np.mean(camera.pixel_size_nm))
     seen = observe(apart([frame[None] for frame in frames]), camera=camera, sigma_nm=middle)
     if int(seen.isolated.sum()) < FEW:
@@ -95,19 +102,12 @@ def _sample(movie: MovieReader, camera: Camera) -> tuple[NDArray[np.float32], Ca
     return frames, camera.crop(rows, columns)
 
 
-def _limits(value: Any) -> tuple[float, float] | None:
-    """Lowest and highest of a range, or of one number, as cards give them."""
-    if isinstance(value, dict) and "low" in value and "high" in value:
-        return float(value["low"]), float(value["high"])
-    return (float(value), float(value)) if isinstance(value, int | float) else None
+def _within(value: float, span: tuple[float, float], tolerance: float) -> bool:
+    return span[0] / (1 + tolerance) <= value <= span[1] * (1 + tolerance)
 
 
-def _within(value: float, limits: tuple[float, float], tolerance: float) -> bool:
-    return limits[0] / (1 + tolerance) <= value <= limits[1] * (1 + tolerance)
-
-
-def _told(limits: tuple[float, float]) -> str:
-    low, high = limits
+def _told(span: tuple[float, float]) -> str:
+    low, high = span
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from distill import Distillation, Settings, Teacher
 from distill.teacher import neighbours
 from harness.devices import place
-from harness.ranges import same_pixels
+from harness.ranges import limits, same_pixels
 from harness.ready import Network
 from harness.training import TrainConfig
 from harness.training.data import MovieFrames, PairedFrames, SimulatedFrames, SimulatedMovies
@@ -44,18 +44,18 @@ def check_card(card: dict[str, Any], recipe: Recipe | None, *, name: str) -> lis
     known = card.get("valid_range") or {}
     if recipe is None or not known:
         return [f"the card of {name} does not say what it was trained on"] if recipe is not None else []
-    own, asked = known.get("pixel_size_nm"), recipe.camera.pixel_size_nm
-    if own and not same_pixels(own, asked):
+    own, pixel = known.get("pixel_size_nm"), recipe.camera.pixel_size_nm
+    if own and not same_pixels(own, pixel):
         raise ValueError(
-            f"{name} was trained for pixels of {own[0]:g} x {own[1]:g} nm, not of {asked[0]:g} x {asked[1]:g} nm: such "
+            f"{name} was trained for pixels of {own[0]:g} x {own[1]:g} nm, not of {pixel[0]:g} x {pixel[1]:g} nm: such "
             "grids cannot be aligned. Take a teacher for these pixels, or another recipe"
         )
     warnings = []
     for key in ("photons", "background", "density_um2"):
-        have, want = known.get(key), getattr(recipe, key)
-        if isinstance(have, dict) and "high" in have and getattr(want, "high", want) > 1.5 * have["high"]:
-            most = getattr(want, "high", want)
-            warnings.append(f"{key} goes up to {most:g}, but {name} has seen {have['high']:g} at most")
+        seen, asked = limits(known.get(key)), getattr(recipe, key)
+        most = getattr(asked, "high", asked)
+        if seen and most > 1.5 * seen[1]:
+            warnings.append(f"{key} goes up to {most:g}, but {name} has seen {seen[1]:g} at most")
     return warnings
 
 
