@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -28,6 +28,7 @@ class Study:
 
     Example: smlm-zoo study --quick
     Example: smlm-zoo study fid_storm decode --condition density psf --seeds 3
+    Example: smlm-zoo study --dataset tubes-2d-hd tubes-2d-uhd --seeds 3
     Example: smlm-zoo study decode --movie nairr.yaml cells.yaml -o study
     """
 
@@ -37,7 +38,11 @@ class Study:
     output: OptionalOutput = None
     """Folder to write: records/, study.csv and one PNG per condition; default: smlm-zoo-study."""
     condition: tuple[str, ...] = ()
-    """Of matched, density, photons, background, psf, defocus, pairs; default: all, or none where --movie is given."""
+    """Of matched, density, photons, background, psf, defocus, pairs; default: all, or none where --dataset or --movie
+    is given."""
+    dataset: tuple[str, ...] = ()
+    """Recipes of test movies, with other seeds than the leaderboard's: do scores and the order of the models hold on
+    other draws?"""
     movie: tuple[Path, ...] = ()
     """YAML files of movies of other simulators or of real ones."""
     recipe: str = "epfl-2d"
@@ -50,6 +55,8 @@ class Study:
     """Movies of each simulated cell; with several, the spread over them is shown instead of the interval of one."""
     quick: bool = False
     """Few values, frames and pairs: a check, not a result."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Arithmetic of the models; auto takes the faster one of this machine."""
     device: str = "auto"
     """auto, cpu, cuda."""
     plugin: Plugins = ()
@@ -68,11 +75,13 @@ class Study:
             self.model or suited_weights([load_recipe(self.recipe)]),
             recipe=self.recipe,
             conditions=self.condition,
+            datasets=self.dataset,
             user_movies=[read_user_movie(path) for path in self.movie],
             baselines=self.baseline,
             frames=self.frames,
             seeds=self.seeds,
             quick=self.quick,
+            precision=self.precision,
         )
         folder = self.output or Path("smlm-zoo-study")
         with _bar(plan.size) as say:

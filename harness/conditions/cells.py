@@ -177,8 +177,7 @@ def sweep_cells(
     Raises:
         ValueError: an unknown condition, no seed, or a PSF without a width for "psf".
     """
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}; give at least 1")
+    _check_seeds(seeds)
     base = recipe.with_(frames=frames, size=size)
     middle = centre(base)
     dimensions = scored_dimensions(recipe, height=True)
@@ -196,6 +195,30 @@ def sweep_cells(
         for n in range(1, seeds + 1)
         for condition, value, one in made
     ]
+
+
+def dataset_cells(recipes: Iterable[Recipe], *, frames: int, seeds: int = 1) -> list[Cell]:
+    """Movies of complete recipes with other seeds than theirs, of the recipes' own size.
+
+    Raises:
+        ValueError: no seed.
+    """
+    _check_seeds(seeds)
+    return [
+        Cell(
+            condition="matched",
+            value=None,
+            source=recipe.with_(frames=frames, seed=recipe.seed + SEED_STEP * n),
+            dimensions=scored_dimensions(recipe, height=True),
+        )
+        for n in range(1, seeds + 1)
+        for recipe in recipes
+    ]
+
+
+def _check_seeds(seeds: int) -> None:
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; give at least 1")
 
 
 def user_cells(movies: Sequence[UserMovie]) -> list[Cell]:

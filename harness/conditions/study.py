@@ -34,11 +34,19 @@ from harness.scoring import Protocol
 from harness.scoring.frc import resolution_of_halves
 from harness.scoring.image_quality import widefield_agreement
 from harness.scoring.images import render
-from harness.thresholding import MOVIES, ThresholdChoice, frozen_threshold, refuse_test_movies, validation_movies
+from harness.thresholding import (
+    MOVIES,
+    ThresholdChoice,
+    domain_of,
+    frozen_threshold,
+    optics_of,
+    refuse_test_movies,
+    validation_movies,
+)
 from leaderboard import Dataset, Detail, Model, Result, Scores
 from simulators import Localizations, Movie, Recipe, load_recipe
 
-from .cells import CONDITIONS, Cell, centre, sweep_cells, user_cells
+from .cells import CONDITIONS, Cell, centre, dataset_cells, sweep_cells, user_cells
 from .pairs import PairsPlan, pair_figures, simulate_pairs
 from .user_movies import UserMovie
 
@@ -57,6 +65,7 @@ class Study:
         pairs: the study of two molecules; None leaves it out.
         validation: number of validation movies for the thresholds.
         models: shipped models, folders or ONNX files. baselines: names of `harness.baselines`.
+        precision: of the models' arithmetic: float32, bfloat16, or auto for the faster.
     """
 
     recipe: Recipe
@@ -65,6 +74,7 @@ class Study:
     validation: int
     models: tuple[str, ...]
     baselines: tuple[str, ...] = field(default=("random", "fit"))
+    precision: str = "float32"
 
     @staticmethod
     def make(
@@ -72,35 +82,47 @@ class Study:
         *,
         recipe: str = "epfl-2d",
         conditions: Sequence[str] = (),
+        datasets: Sequence[str] = (),
         user_movies: Sequence[UserMovie] = (),
         baselines: Sequence[str] = ("random", "fit"),
         frames: int | None = None,
         seeds: int = 1,
         quick: bool = False,
+        precision: str = "float32",
     ) -> Study:
         """The usual study.
 
         Args:
             models: see `Study`.
             recipe: name or file of the domain.
-            conditions: of `CONDITIONS`; none takes all of them, or only the users' movies where there are some.
+            conditions: of `CONDITIONS`; none takes all of them, or only the other movies where there are some.
+            datasets: names or files of complete recipes, whose movies get other seeds than the leaderboard's.
             user_movies: of other simulators, or real ones.
             baselines: names of baselines.
             frames: of each simulated movie; default 200, quick 40.
             seeds: movies of each simulated cell.
             quick: fewer values, frames and pairs.
+            precision: see `Study`.
 
         Raises:
-            ValueError: as `sweep_cells`.
+            ValueError: as `sweep_cells`; a dataset of another kind of PSF or camera than the domain's.
         """
         domain = load_recipe(recipe)
-        wanted = tuple(conditions) or (() if user_movies else CONDITIONS)
+        tests = [load_recipe(name) for name in datasets]
+        for test in tests:
+            if optics_of(test) != optics_of(domain):
+                raise ValueError(
+                    f"{test.name} has another kind of PSF or camera than {domain.name}, whose validation movies give "
+                    f"the thresholds; give --recipe {domain_of([test])}"
+                )
+        wanted = tuple(conditions) or (() if user_movies or tests else CONDITIONS)
         if "defocus" in wanted and not conditions and domain.psf.kind != "gaussian":
             wanted = tuple(name for name in wanted if name != "defocus")  # it would move the truth as well
         if "pairs" in wanted and not conditions and domain.psf.kind == "spline":
             wanted = tuple(name for name in wanted if name != "pairs")
         number = frames or (QUICK_FRAMES if quick else FRAMES)
         cells = sweep_cells(domain, conditions=wanted, frames=number, seeds=seeds, quick=quick)
+        cells += dataset_cells(tests, frames=number, seeds=seeds)
         pairs = None
         if "pairs" in wanted:
             pairs = PairsPlan.quick() if quick else PairsPlan()
@@ -111,6 +133,7 @@ class Study:
             validation=2 if quick else MOVIES,
             models=tuple(models),
             baselines=tuple(baselines),
+            precision=precision,
         )
 
     @property
@@ -129,6 +152,7 @@ class _Entry:
     threshold: ThresholdChoice | None
     context: int
     height: bool
+    precision: str
 
 
 def run_study(study: Study, folder: Path, *, device: str = "auto", say: Say = lambda text, done: None) -> list[Result]:
@@ -153,7 +177,8 @@ def run_study(study: Study, folder: Path, *, device: str = "auto", say: Say = la
     records = folder / "records"
     records.mkdir(parents=True, exist_ok=True)
     known = {
-        _key(r.model, r.dataset, r.settings.threshold): r for r in leaderboard.read_results(records, on_error="warn")
+        _key(r.model, r.dataset, r.settings.threshold, r.runtime.precision): r
+        for r in leaderboard.read_results(records, on_error="warn")
     }
     validation = validation_movies(study.recipe, movies=study.validation)
     refuse_test_movies((r for r, _ in validation), (cell.recipe for cell in study.cells if cell.recipe is not None))
@@ -163,7 +188,7 @@ def run_study(study: Study, folder: Path, *, device: str = "auto", say: Say = la
 
     def keep(entry: _Entry, dataset: Dataset, measure: Callable[[], Result], label: str) -> None:
         threshold = entry.threshold.threshold if entry.threshold else None
-        one = known.get(_key(entry.record, dataset, threshold))
+        one = known.get(_key(entry.record, dataset, threshold, entry.precision))
         if one is None:
             say(f"{entry.record.name}: {label}", 0)
             one = measure()
@@ -185,11 +210,12 @@ def run_study(study: Study, folder: Path, *, device: str = "auto", say: Say = la
     return results
 
 
-def _key(model: Model, dataset: Dataset, threshold: float | None) -> tuple[Any, ...]:
+def _key(model: Model, dataset: Dataset, threshold: float | None, precision: str) -> tuple[Any, ...]:
     return (
         (model.name, model.tag, model.weights_sha256, str(sorted(model.options.items())), model.baseline),
         (dataset.name, dataset.recipe_hash, dataset.condition, dataset.value, dataset.dimensions, dataset.frames),
         None if threshold is None else round(threshold, 9),
+        precision,
     )
 
 
@@ -207,8 +233,9 @@ def _entry(source: str, study: Study, thresholds: Path, validation: list[tuple[R
             threshold=choice,
             context=1,
             height=first.gives_height,
+            precision=first.info.precision,
         )
-    model = open_model(source, device=device, precision="float32")
+    model = open_model(source, device=device, precision=study.precision)
     record = model_record(model)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", model.name).strip("-.")
     choice = frozen_threshold(model, thresholds / f"{name}-{record.weights_sha256[:8]}.json", validation)
@@ -219,6 +246,7 @@ def _entry(source: str, study: Study, thresholds: Path, validation: list[tuple[R
         threshold=choice,
         context=context_frames(model),
         height=gives_height(model),
+        precision=model.info.precision,
     )
 
 

@@ -15,6 +15,7 @@ from harness.cli import main
 from harness.conditions import (
     PairsPlan,
     Study,
+    dataset_cells,
     pair_figures,
     read_user_movie,
     run_study,
@@ -24,7 +25,7 @@ from harness.conditions import (
 )
 from harness.conditions.cells import SWEEPS, centre
 from harness.io.tables import write_table
-from leaderboard.conditions import condition_figures
+from leaderboard.conditions import condition_figures, order_over_seeds
 from simulators import Emitters, Localizations, load_recipe, simulate
 
 DOMAIN = load_recipe("epfl-2d")
@@ -67,6 +68,34 @@ def test_several_seeds_are_several_movies_of_the_same_cells():
         sweep_cells(DOMAIN, conditions=["densty"], frames=2)
     with pytest.raises(ValueError, match="seeds is 0"):
         sweep_cells(DOMAIN, conditions=["psf"], frames=2, seeds=0)
+
+
+def test_test_movies_of_other_seeds(model_folder, tmp_path):
+    names = ("tubes-2d-hd", "tubes-2d-ld")
+    seeds = {name: load_recipe(name).seed for name in names}
+    cells = dataset_cells([load_recipe(name) for name in names], frames=2, seeds=3)
+    assert [(cell.condition, cell.value, cell.source.name) for cell in cells] == [
+        ("matched", None, name) for _ in range(3) for name in names
+    ]
+    assert all(cell.source.size == (64, 64) and cell.source.frames == 2 for cell in cells)
+    assert len({cell.source.seed for cell in cells if cell.source.name == names[0]} - {seeds[names[0]]}) == 3
+    settings = {"datasets": names[:1], "baselines": ("random",), "frames": 2, "seeds": 2, "quick": True}
+    study = Study.make([str(model_folder)], **settings)
+    assert study.pairs is None
+    assert study.size == 4
+    results = run_study(study, tmp_path)
+    table = order_over_seeds(results)
+    assert table.empty  # one model has no order
+    mine = [r for r in results if not r.model.baseline]
+    assert {r.dataset.name for r in mine} == {"tubes-2d-hd"}
+    assert {r.runtime.precision for r in mine} == {"float32"}
+    other = run_study(Study.make([str(model_folder)], **settings, precision="bfloat16"), tmp_path)
+    assert {r.runtime.precision for r in other if not r.model.baseline} == {"bfloat16"}
+    assert len(list((tmp_path / "records").iterdir())) == 6
+    with pytest.raises(ValueError, match=r"tubes-as-hd has another kind of PSF.*give --recipe epfl-as"):
+        Study.make([], datasets=["tubes-as-hd"])
+    with pytest.raises(ValueError, match="seeds is 0"):
+        dataset_cells([], frames=2, seeds=0)
 
 
 # -------------------------------------------------------------------------------------------------- pairs
