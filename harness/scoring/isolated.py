@@ -31,6 +31,7 @@ FEWEST = 30  # hits that a calibration needs
 GROUPS = 12  # of about the same sigma
 LEAST_RANGE = 0.3  # of the logarithms of sigma, for a power to be told
 POWERS = (0.5, 2.0)
+PLACES = 10  # within a pixel, for bias
 _MEDIAN_OF_NORMAL = 0.67449  # of the magnitude of standard normal numbers
 
 
@@ -138,10 +139,30 @@ def _within(quantity: Any, share: float) -> float:
     return float(quantity.low + share * (quantity.high - quantity.low))
 
 
+def pixel_bias(position_nm: np.ndarray, error_nm: np.ndarray, pixel_nm: float) -> tuple[float, float]:
+    """The mean error at that tenth of a pixel where it is largest, and its standard error, as shares of the pixel.
+
+    Args:
+        position_nm: (N,) true positions along one axis. error_nm: (N,) found minus true ones.
+        pixel_nm: size of a pixel along that axis.
+
+    Raises:
+        ValueError: a tenth with less than two molecules.
+    """
+    place = np.minimum((position_nm / pixel_nm % 1 * PLACES).astype(int), PLACES - 1)
+    number = np.bincount(place, minlength=PLACES)
+    if number.min() < 2:
+        raise ValueError(f"{len(place)} molecules are too few for the bias at {PLACES} places of a pixel; more frames")
+    mean = np.bincount(place, error_nm, PLACES) / number
+    spread = np.sqrt(np.bincount(place, (error_nm - mean[place]) ** 2, PLACES) / (number - 1) / number)
+    worst = int(np.argmax(np.abs(mean)))
+    return float(mean[worst] / pixel_nm), float(spread[worst] / pixel_nm)
+
+
 def isolated_study(
     model: ReadyModel, recipe: Recipe, *, frames: int, rng: np.random.Generator, axial: bool = False
-) -> list[dict[str, Any]]:
-    """Rows of a table, one for each range of photons and one for all.
+) -> tuple[list[dict[str, Any]], dict[str, tuple[float, float]]]:
+    """Rows of a table, one for each range of photons and one for all; and `pixel_bias` of x and y.
 
     Each molecule's error is divided by the square root of its own bound, so that bright and dim ones count alike. The
     mean sigma of molecules of unlike brightness is below their RMS even where every sigma is right: for them the RMS
@@ -155,7 +176,7 @@ def isolated_study(
         axial: whether the height counts as unknown.
 
     Raises:
-        ValueError: the model finds none of the molecules.
+        ValueError: the model finds none of the molecules, or too few.
     """
     truth = isolated_emitters(recipe, frames, rng)
     hit, seen, number = lone_hits(model, truth, recipe, frames=frames, rng=rng)
@@ -189,7 +210,11 @@ def isolated_study(
                 f"RMS sigma / RMSE, {axis}": f"{np.sqrt(np.mean(sigma[which] ** 2)) / rmse:.3f}",
             }
         rows.append(row)
-    return rows
+    bias = {
+        axis: pixel_bias(getattr(hit, f"{axis}_nm"), axes[axis][0], pixel)
+        for axis, pixel in zip("xy", camera.pixel_size_nm, strict=True)
+    }
+    return rows, bias
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -206,7 +231,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.threshold is not None:
         model.card["threshold"] = given.threshold
     recipe = load_recipe(given.recipe)
-    print_table(isolated_study(model, recipe, frames=given.frames, rng=np.random.default_rng(1)))
+    rows, bias = isolated_study(model, recipe, frames=given.frames, rng=np.random.default_rng(1))
+    print_table(rows)
+    for axis, (largest, error) in bias.items():
+        print(
+            f"largest mean error of {axis} at a tenth of a pixel: {largest:+.2%} of a pixel, standard error {error:.2%}"
+        )
 
 
 if __name__ == "__main__":

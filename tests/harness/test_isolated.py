@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.scoring.bounds import emitter_variances
-from harness.scoring.isolated import isolated_emitters, isolated_study, sigma_calibration
+from harness.scoring.isolated import isolated_emitters, isolated_study, pixel_bias, sigma_calibration
 from simulators import Emitters, Localizations, load_recipe
 from zoo import EmitterMaps
 
@@ -24,6 +24,20 @@ def test_molecules_are_alone_in_space_and_time():
         assert apart[~np.eye(len(here), dtype=bool)].min() > 2000
         assert here.x_nm.min() > 0
         assert here.x_nm.max() < 6400
+
+
+def test_bias_within_a_pixel_is_what_was_put_in():
+    rng = np.random.default_rng(4)
+    place = rng.uniform(0, 6400, 50_000)
+    drawn = 3 * np.sin(2 * np.pi * place / 160)  # towards the middle of a pixel of 160 nm
+    largest, error = pixel_bias(place, drawn + rng.normal(0, 8, len(place)), 160)
+    mean = 3 * np.sin(np.pi / 10) / (np.pi / 10)  # of the tenth around a quarter
+    assert abs(largest) == pytest.approx(mean / 160, rel=0.1)
+    assert error == pytest.approx(8 / np.sqrt(5000) / 160, rel=0.05)
+    largest, error = pixel_bias(place, rng.normal(0, 8, len(place)), 160)
+    assert abs(largest) < 4 * error
+    with pytest.raises(ValueError, match="5 molecules are too few"):
+        pixel_bias(place[:5], place[:5], 160)
 
 
 @dataclass
@@ -55,7 +69,8 @@ class Oracle:
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
 def test_error_over_bound_is_what_was_put_in(factor):
-    rows = isolated_study(Oracle(factor, 900), RECIPE, frames=900, rng=np.random.default_rng(1))
+    rows, bias = isolated_study(Oracle(factor, 900), RECIPE, frames=900, rng=np.random.default_rng(1))
+    assert all(abs(largest) < 4 * error for largest, error in bias.values())
     assert rows[0]["molecules"] == 1200
     assert rows[0]["found"].startswith("100.0 %")
     for axis in ("x", "y"):
