@@ -1,43 +1,106 @@
-"""One frame through one model, as a picture."""
+"""A frame, or the sum of several, through one or several models, as a picture."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from harness.io.movies import open_movie
 from harness.io.tables import as_localizations, read_table
 from harness.localization import photons_of
-from harness.preview import save_preview
-from harness.ready import ReadyModel, drawn
+from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
+from harness.ready import Read, ReadyModel, drawn
 from simulators import Camera
+
+SIDE, COLUMNS = 384, 4  # of a panel; panels in a row
+READ_AT_ONCE = 64  # frames, for their mean
 
 
 def show(
-    model: ReadyModel, movie: Path, output: Path, *, camera: Camera, frame: int = 0, truth: Path | None = None
+    models: ReadyModel | Sequence[ReadyModel],
+    movie: Path,
+    output: Path,
+    *,
+    camera: Camera,
+    frame: int = 0,
+    frames: int = 1,
+    truth: Path | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """Write input | truth | prediction of one frame as a PNG.
+    """Write input | truth | every model's image as a PNG.
 
     Args:
-        model: from `open_model`.
-        movie: file to read the frame from.
+        models: from `open_model`.
+        movie: file to read the frames from.
         output: PNG to write.
         camera: of the movie.
-        frame: which, from 0.
+        frame: the first one shown, from 0.
+        frames: how many, in one picture: the mean of the input, the sum of the images. Of one frame a model that looks
+            at neighbours has them; of several it sees these alone.
         truth: table of emitters; without it that panel is left out.
+        progress: called with the number of frames done, of all models together.
 
     Raises:
-        ValueError: the movie has no such frame.
+        ValueError: no model, the movie has no such frames, or a model has no threshold.
     """
+    models = [models] if isinstance(models, ReadyModel) else list(models)
+    if not models:
+        raise ValueError("no model to show")
     with open_movie(movie) as reader:
-        if not 0 <= frame < len(reader):
-            raise ValueError(f"{movie} has frames 0 to {len(reader) - 1}; there is no frame {frame}")
+        total = len(reader)
+        if not 0 <= frame < total:
+            raise ValueError(f"{movie} has frames 0 to {total - 1}; there is no frame {frame}")
+        if not 1 <= frames <= total - frame:
+            raise ValueError(f"{movie} has {total - frame} frames from frame {frame} on; {frames} cannot be shown")
         read = photons_of(reader, camera)
-        photons = read(frame, frame + 1)[0]
-        prediction = model.picture(read, len(reader), frame, pixel_size_nm=camera.pixel_size_nm)
-    target = None
-    if truth is not None:
-        emitters = as_localizations(read_table(truth))
-        here = emitters.pick(emitters.frame == frame)
-        height, width = photons.shape
-        target = drawn(
-            here, height=height, width=width, pixel_size_nm=camera.pixel_size_nm, upsampling=model.upsampling
-        )
-    return save_preview(output, photons, target=target, prediction=prediction)
+        raw = _mean(read, frame, frames)
+        panels = {"input" if frames == 1 else f"mean of {frames} frames": enlarge(to_grey(raw), SIDE)}
+        if truth is not None:
+            emitters = as_localizations(read_table(truth))
+            here = emitters.pick((emitters.frame >= frame) & (emitters.frame < frame + frames))
+            height, width = raw.shape
+            target = drawn(
+                here, height=height, width=width, pixel_size_nm=camera.pixel_size_nm, upsampling=models[0].upsampling
+            )
+            panels["truth"] = _coloured(target)
+        for number, model in enumerate(models):
+            image = _image(model, read, total, frame, frames, camera.pixel_size_nm)
+            panels[_free(model.name, panels)] = _coloured(image)
+            if progress is not None:
+                progress((number + 1) * frames)
+    return write_png(output, sheet(panels, columns=min(COLUMNS, len(panels))))
+
+
+def _image(
+    model: ReadyModel, read: Read, total: int, frame: int, frames: int, pixel_size_nm: tuple[float, float]
+) -> NDArray[np.float32]:
+    if frames == 1:
+        return model.picture(read, total, frame, pixel_size_nm=pixel_size_nm).numpy()
+    parts = model.parts(
+        lambda first, last: read(frame + first, frame + last),
+        frames,
+        threshold=model.threshold,
+        pixel_size_nm=pixel_size_nm,
+    )
+    return sum((part.image for part in parts), start=torch.zeros(())).numpy()
+
+
+def _mean(read: Read, frame: int, frames: int) -> NDArray[np.float32]:
+    stop = frame + frames
+    blocks = (read(first, min(first + READ_AT_ONCE, stop)).sum(0) for first in range(frame, stop, READ_AT_ONCE))
+    return (sum(blocks, start=torch.zeros(())) / frames).numpy()
+
+
+def _coloured(image: NDArray[np.float32] | torch.Tensor) -> NDArray[np.uint8]:
+    return enlarge(to_heat(widen(image), size=SIDE), SIDE)
+
+
+def _free(name: str, taken: dict[str, NDArray[np.uint8]]) -> str:
+    """A title that no other panel has."""
+    number = 2
+    title = name
+    while title in taken:
+        title, number = f"{name} ({number})", number + 1
+    return title

@@ -8,11 +8,13 @@ import torch
 
 import zoo
 from harness.as_published import PublishedDecode, padded_table, published_loss, published_maps
+from harness.cli import main
 from harness.export import export_model
 from harness.io.movies import write_movie
 from harness.io.tables import read_table
 from harness.localization import localize, localize_to, photons_of
 from harness.models import describe, new_tile, open_model, ready, tile_px
+from harness.preview import enlarge, to_heat, widen
 from harness.ready import MapModel
 from harness.showing import show
 from harness.timing_maps import time_map_training, time_movie_to_table
@@ -151,6 +153,53 @@ def test_a_folder_is_written_and_a_frame_is_shown(tmp_path):
     write_table(truth, tmp_path / "truth.csv")
     show(model, tmp_path / "movie.tif", tmp_path / "s.png", camera=CAMERA, frame=2, truth=tmp_path / "truth.csv")
     assert (tmp_path / "s.png").stat().st_size > 1000
+
+
+def test_several_models_are_shown_side_by_side_over_several_frames(tmp_path):
+    from PIL import Image
+
+    write_movie(tmp_path / "movie.tif", counts(6, 16, 16), pixel_size_nm=100.0)
+    one, other = model_of("decode"), model_of("compact")
+    done: list[int] = []
+
+    def shown(models, **options):
+        show(models, tmp_path / "movie.tif", tmp_path / "s.png", camera=CAMERA, progress=done.append, **options)
+        return np.asarray(Image.open(tmp_path / "s.png")).astype(int)
+
+    whole = shown([one, other, one], frame=1, frames=4)
+    assert done == [4, 8, 12]
+    panel, gap, title = 384, 8, 20
+    assert whole.shape == (panel + title, 4 * (panel + gap) - gap, 3)
+    _, first, second, again = (whole[title : title + panel, k * (panel + gap) :][:, :panel] for k in range(4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    # what several frames show is what a movie of these frames gives
+    write_movie(tmp_path / "part.tif", counts(6, 16, 16)[1:5], pixel_size_nm=100.0)
+    image = localize(one, tmp_path / "part.tif", camera=CAMERA).image
+    expected = enlarge(to_heat(widen(image), size=panel), panel)
+    assert np.array_equal(first, expected)
+    assert shown(one).shape == (panel + title, 2 * (panel + gap) - gap, 3)
+    for options, message in (
+        ({"frame": 6}, "has frames 0 to 5; there is no frame 6"),
+        ({"frame": 4, "frames": 3}, "has 2 frames from frame 4 on; 3 cannot be shown"),
+        ({"frames": 0}, "0 cannot be shown"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            shown(one, **options)
+    with pytest.raises(ValueError, match="no model to show"):
+        shown([])
+
+
+def test_the_show_command_takes_several_models_and_warns_once(tmp_path, capsys):
+    write_movie(tmp_path / "movie.tif", counts(4, 16, 16), pixel_size_nm=160.0)
+    words = ["show", "compact", tmp_path / "movie.tif", "--also", "fid_storm", "fid_storm", "--frames", 2]
+    words += ["--camera.pixel-size-nm", 160, "--camera.baseline", 100, "-o", tmp_path / "s.png"]
+    assert main([str(word) for word in words]) == 0
+    told = capsys.readouterr()
+    assert told.out.strip() == str(tmp_path / "s.png")
+    assert "s.png" in {path.name for path in tmp_path.iterdir()}
+    warnings = [line for line in told.err.splitlines() if "a pixel is 160 nm" in line]
+    assert len(warnings) == len(set(warnings)) == 2  # of each model once
 
 
 def movies(**changes):
