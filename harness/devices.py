@@ -10,6 +10,7 @@ import torch
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 Precision = Literal["float32", "bfloat16"]
+TURNS = 6  # of the comparison of two arithmetics
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -44,24 +45,28 @@ def pick_precision(name: str, device: torch.device) -> Precision:
 def fastest_precision(device: torch.device) -> Precision:
     """bfloat16 where a convolution of this zoo's size runs faster in it than in float32, else float32.
 
-    Measured in about 0.2 s, because the flags of processors do not tell: without matrix units for it, bfloat16 on a
-    CPU works but is several times slower.
+    Measured in about 0.2 s on one thread, because the flags of processors do not tell: without matrix units for it,
+    bfloat16 on a CPU works but is several times slower.
     """
     layer = place(torch.nn.Conv2d(64, 64, 3, padding=1), device)
     frames = torch.ones(1, 64, 128, 128, device=device).contiguous(memory_format=torch.channels_last)
 
     def seconds(enabled: bool) -> float:
-        best = float("inf")
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
-            for _ in range(4):
-                synchronise(device)
-                start = time.perf_counter()
-                layer(frames)
-                synchronise(device)
-                best = min(best, time.perf_counter() - start)
-        return best
+            synchronise(device)
+            start = time.perf_counter()
+            layer(frames)
+            synchronise(device)
+            return time.perf_counter() - start
 
-    return "bfloat16" if seconds(True) < 0.9 * seconds(False) else "float32"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine threads that wait for each other make both equally slow
+    try:
+        turns = [(seconds(False), seconds(True)) for _ in range(TURNS)]
+    finally:
+        torch.set_num_threads(threads)
+    plain, narrow = map(min, zip(*turns, strict=True))
+    return "bfloat16" if narrow < 0.9 * plain else "float32"
 
 
 def place(module: Module, device: torch.device, *, channels_last: bool = True) -> Module:
