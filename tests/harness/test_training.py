@@ -15,6 +15,8 @@ import torch
 
 import zoo
 from harness.io.tables import write_table
+from harness.shipping import ship
+from harness.thresholding import validation_recipes
 from harness.training import load_training_recipe, make_config, resolve_config, task, train
 from harness.training.config import list_training_recipes
 from harness.training.curves import learning_curves, plot_curves
@@ -296,6 +298,21 @@ def test_maps_begin_with_the_scales_of_the_weights(tmp_path):
 def test_another_recipe_takes_none_of_the_changes_made_to_the_first():
     assert resolve_config("fid_storm").recipe_changes
     assert not resolve_config("fid_storm", recipe="scmos-2d").recipe_changes
+
+
+def test_a_run_becomes_shipped_weights(tmp_path):
+    train(make_config({**TINY, "recipe": "epfl-2d", "steps": 2}), tmp_path / "run", progress=False)
+    told = ship(tmp_path / "run", folder=tmp_path / "weights")
+    assert told.startswith("fid_storm.epfl-2d: efficiency ")
+    names = {path.name for path in (tmp_path / "weights").iterdir()}
+    assert names == {"fid_storm.epfl-2d.json", "fid_storm.epfl-2d.safetensors"}
+    run, known = zoo.load_model(tmp_path / "run")
+    shipped, card = zoo.load_model(tmp_path / "weights" / "fid_storm.epfl-2d.json")
+    for (name, one), other in zip(run.state_dict().items(), shipped.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-6, msg=name)
+    assert card["training"] == known["training"]
+    hashes = [movie["hash"] for movie in card["threshold_choice"]["movies"]]
+    assert hashes == [recipe.hash for recipe in validation_recipes("epfl-2d")]
 
 
 def test_the_learning_curve_goes_on_over_sittings(tmp_path):
