@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 import zoo
 from harness.devices import describe_machine, pick_device, pick_precision, place
@@ -68,10 +69,36 @@ def train(
             give it again with `resume`.
 
     Raises:
-        ValueError: the configuration does not fit the model or the data, or the folder holds a run already.
+        ValueError: the configuration does not fit the model or the data, the folder holds a run already, or another
+            training is at work in it.
         KeyboardInterrupt: Ctrl-C; what is learned is saved first.
     """
     output.mkdir(parents=True, exist_ok=True)
+    with _alone(output):
+        return _train_alone(config, output, resume=resume, device=device, progress=progress, teaching=teaching)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of a folder; the system frees it when this process ends, however it ends."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another training is at work in {folder}; wait for it, or give another folder with -o"
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        logging.getLogger(__name__).warning("%s cannot be locked: start no second training in it", folder)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train_alone(
+    config: TrainConfig, output: Path, *, resume: bool, device: str, progress: bool, teaching: Teaching | None
+) -> TrainResult:
     checkpoint = output / "last.ckpt"
     if checkpoint.exists() and not resume:
         raise ValueError(f"{output} already holds a run; go on with --resume, or give another folder with -o")

@@ -136,6 +136,21 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
         train(config, tmp_path / "other", resume=True, progress=False)
 
 
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    config = make_config({**TINY, "steps": 1})
+    hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True); input()"
+    (tmp_path / "run").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "run" / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == b"1"
+        with pytest.raises(ValueError, match="another training is at work in"):
+            train(config, tmp_path / "run", progress=False)
+        other.kill()
+    assert train(config, tmp_path / "run", progress=False).finished  # a process that was killed holds nothing
+
+
 def test_learning_rate_falls_at_the_end_of_a_sitting(tmp_path):
     from harness.training.task import Task
 
