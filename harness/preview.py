@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from harness.io.atomic import atomic_path
 
+SIDE = 384  # of a panel, pixels
+
 
 def to_grey(image: ArrayLike, *, low: float = 1.0, high: float = 99.8) -> NDArray[np.uint8]:
     """An image as 8-bit grey between two percentiles of itself; an empty one is black."""
@@ -18,7 +20,7 @@ def to_grey(image: ArrayLike, *, low: float = 1.0, high: float = 99.8) -> NDArra
     return (255 * np.clip((values - floor) / (top - floor), 0, 1)).astype(np.uint8)
 
 
-def to_heat(image: ArrayLike, *, size: int = 384) -> NDArray[np.uint8]:
+def to_heat(image: ArrayLike, *, size: int = SIDE) -> NDArray[np.uint8]:
     """A super-resolved image in colour, (h, w, 3) of about `size` pixels.
 
     Fine pixels are summed, not skipped, where the picture is smaller than the image, so that no spike is lost; the
@@ -63,12 +65,16 @@ def save_preview(path: Path, frame: ArrayLike, *, prediction: ArrayLike, target:
         prediction: image on the fine grid, (sH, sW).
         target: the same; left out where there is no truth.
     """
-    size = 384
-    panels = {"input": enlarge(to_grey(frame), size)}
+    panels = {"input": enlarge(to_grey(frame), SIDE)}
     if target is not None:
-        panels["target"] = enlarge(to_heat(widen(target), size=size), size)
-    panels["prediction"] = enlarge(to_heat(widen(prediction), size=size), size)
+        panels["target"] = coloured(target)
+    panels["prediction"] = coloured(prediction)
     return write_png(path, sheet(panels, columns=len(panels)))
+
+
+def coloured(image: ArrayLike) -> NDArray[np.uint8]:
+    """A super-resolved image as a panel of `SIDE` pixels."""
+    return enlarge(to_heat(widen(image), size=SIDE), SIDE)
 
 
 def sheet(panels: Mapping[str, NDArray[np.uint8]], *, columns: int) -> NDArray[np.uint8]:

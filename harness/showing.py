@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from harness.io.movies import open_movie
 from harness.io.tables import as_localizations, read_table
 from harness.localization import photons_of
-from harness.preview import enlarge, sheet, to_grey, to_heat, widen, write_png
+from harness.preview import SIDE, coloured, enlarge, sheet, to_grey, write_png
 from harness.ready import Read, ReadyModel, drawn
 from simulators import Camera
 
-SIDE, COLUMNS = 384, 4  # of a panel; panels in a row
+COLUMNS = 4  # panels in a row
 READ_AT_ONCE = 64  # frames, for their mean
 
 
@@ -64,10 +64,10 @@ def show(
             target = drawn(
                 here, height=height, width=width, pixel_size_nm=camera.pixel_size_nm, upsampling=models[0].upsampling
             )
-            panels["truth"] = _coloured(target)
+            panels["truth"] = coloured(target)
         for number, model in enumerate(models):
             image = _image(model, read, total, frame, frames, camera.pixel_size_nm)
-            panels[_free(model.name, panels)] = _coloured(image)
+            panels[_free(model.name, panels)] = coloured(image)
             if progress is not None:
                 progress((number + 1) * frames)
     return write_png(output, sheet(panels, columns=min(COLUMNS, len(panels))))
@@ -91,10 +91,6 @@ def _mean(read: Read, frame: int, frames: int) -> NDArray[np.float32]:
     stop = frame + frames
     blocks = (read(first, min(first + READ_AT_ONCE, stop)).sum(0) for first in range(frame, stop, READ_AT_ONCE))
     return (sum(blocks, start=torch.zeros(())) / frames).numpy()
-
-
-def _coloured(image: NDArray[np.float32] | torch.Tensor) -> NDArray[np.uint8]:
-    return enlarge(to_heat(widen(image), size=SIDE), SIDE)
 
 
 def _free(name: str, taken: dict[str, NDArray[np.uint8]]) -> str:

@@ -1,5 +1,6 @@
 """What several commands share: the camera of a user's movie, printing tables, progress."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 if TYPE_CHECKING:
+    from harness.ready import ReadyModel
     from simulators import Camera
+
+ADVICE = (
+    "out of its range a model may find little, or much that is not there, and its predicted errors mislead. For one "
+    "that suits the movie: smlm-zoo estimate MOVIE --help, then smlm-zoo train MODEL --init WEIGHTS --recipe RECIPE"
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,21 @@ def print_table(rows: Sequence[dict[str, Any]], *, title: str | None = None) -> 
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     console.print(table, markup=False)
+
+
+def warn_of_range(models: "Iterable[ReadyModel]", movie: Path, camera: "Camera") -> list[str]:
+    """Say on stderr what of a movie is out of the models' ranges, each sentence once, and give the sentences."""
+    from harness.io.movies import open_movie
+    from harness.ranges import outside_range
+
+    with open_movie(movie) as reader:
+        notes = [note for m in models for note in outside_range(m.card, reader, camera, name=m.name)]
+    notes = list(dict.fromkeys(notes))
+    for note in notes:
+        print(f"smlm-zoo: warning: {note}", file=sys.stderr)
+    if notes:
+        print(f"smlm-zoo: {ADVICE}", file=sys.stderr)
+    return notes
 
 
 @contextmanager

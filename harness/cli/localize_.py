@@ -1,18 +1,12 @@
 """smlm-zoo localize"""
 
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from ._shared import CameraOptions, OptionalOutput, Plugins, load_plugins, progress_bar
-
-ADVICE = (
-    "out of its range a model may find little, or much that is not there, and its predicted errors mislead. For one "
-    "that suits the movie: smlm-zoo estimate MOVIE --help, then smlm-zoo train MODEL --init WEIGHTS --recipe RECIPE"
-)
+from ._shared import CameraOptions, OptionalOutput, Plugins, load_plugins, progress_bar, warn_of_range
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,6 @@ class Localize:
         from harness.io.movies import open_movie
         from harness.localization import localize_to
         from harness.models import checked_tile, open_model
-        from harness.ranges import outside_range
 
         load_plugins(self.plugin)
         model = open_model(self.model, runtime=self.runtime, device=self.device, precision=self.precision)
@@ -59,11 +52,7 @@ class Localize:
         folder = self.output or Path(f"smlm-zoo-localize-{self.movie.stem}")
         with open_movie(self.movie) as reader:
             frames = len(reader)
-            notes = outside_range(model.card, reader, camera, name=self.model)
-        for note in notes:
-            print(f"smlm-zoo: warning: {note}", file=sys.stderr)
-        if notes:
-            print(f"smlm-zoo: {ADVICE}", file=sys.stderr)
+        notes = warn_of_range([model], self.movie, camera)
         with progress_bar("localizing", frames) as done:
             result, rows = localize_to(
                 model, self.movie, folder, camera=camera, threshold=self.threshold, progress=done, notes=notes

@@ -1,13 +1,12 @@
 """smlm-zoo show"""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from ._shared import CameraOptions, Output, Plugins, load_plugins, progress_bar
+from ._shared import CameraOptions, Output, Plugins, load_plugins, progress_bar, warn_of_range
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,7 @@ class Show:
     """Python files that register further models."""
 
     def run(self) -> int:
-        from harness.io.movies import open_movie
         from harness.models import open_model, suited_weights
-        from harness.ranges import outside_range
         from harness.showing import show
         from simulators import load_recipe
 
@@ -54,10 +51,7 @@ class Show:
         first = suited_weights([load_recipe("epfl-2d")]) if self.model == "all" else [self.model]
         models = [open_model(name, device=self.device) for name in (*first, *self.also)]
         camera = self.camera.camera(self.movie)
-        with open_movie(self.movie) as reader:
-            warnings = {warning: None for m in models for warning in outside_range(m.card, reader, camera, name=m.name)}
-        for warning in warnings:
-            print(f"smlm-zoo: warning: {warning}", file=sys.stderr)
+        warn_of_range(models, self.movie, camera)
         with progress_bar("showing", len(models) * self.frames) as done:
             show(
                 models,

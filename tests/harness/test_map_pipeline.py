@@ -14,7 +14,7 @@ from harness.io.movies import write_movie
 from harness.io.tables import read_table
 from harness.localization import localize, localize_to, photons_of
 from harness.models import describe, new_tile, open_model, ready, tile_px
-from harness.preview import enlarge, to_heat, widen
+from harness.preview import coloured
 from harness.ready import MapModel
 from harness.showing import show
 from harness.timing_maps import time_map_training, time_movie_to_table
@@ -176,8 +176,7 @@ def test_several_models_are_shown_side_by_side_over_several_frames(tmp_path):
     # what several frames show is what a movie of these frames gives
     write_movie(tmp_path / "part.tif", counts(6, 16, 16)[1:5], pixel_size_nm=100.0)
     image = localize(one, tmp_path / "part.tif", camera=CAMERA).image
-    expected = enlarge(to_heat(widen(image), size=panel), panel)
-    assert np.array_equal(first, expected)
+    assert np.array_equal(first, coloured(image))
     assert shown(one).shape == (panel + title, 2 * (panel + gap) - gap, 3)
     for options, message in (
         ({"frame": 6}, "has frames 0 to 5; there is no frame 6"),
