@@ -75,13 +75,30 @@ def stream(
 
     The arguments are those of `localize`; the result's own rows are none.
     """
-    level = model.threshold if threshold is None else threshold
     start = time.perf_counter()
     reader = open_movie(movie) if isinstance(movie, Path) else movie
     total = len(reader)
+    image = summed_image(
+        model, photons_of(reader, camera), total, camera=camera, sink=sink, threshold=threshold, progress=progress
+    )
+    seconds = time.perf_counter() - start
+    return Localized(localizations=Localizations.empty(), image=image, frames=total, seconds=seconds)
+
+
+def summed_image(
+    model: ReadyModel,
+    read: Read,
+    total: int,
+    *,
+    camera: Camera,
+    sink: Callable[[Localizations], None] = lambda rows: None,
+    threshold: float | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """The sum of the images of frames 0..total-1 that `read` gives; each block's rows go to `sink`."""
+    level = model.threshold if threshold is None else threshold
     image: NDArray[np.float32] | None = None
-    parts = model.parts(photons_of(reader, camera), total, threshold=level, pixel_size_nm=camera.pixel_size_nm)
-    for part in parts:
+    for part in model.parts(read, total, threshold=level, pixel_size_nm=camera.pixel_size_nm):
         sink(part.localizations)
         if image is None:
             image = np.zeros(part.image.shape, np.float32)
@@ -89,8 +106,7 @@ def stream(
         if progress is not None:
             progress(part.last)
     assert image is not None
-    seconds = time.perf_counter() - start
-    return Localized(localizations=Localizations.empty(), image=image, frames=total, seconds=seconds)
+    return image
 
 
 def photons_of(movie: MovieReader | NDArray, camera: Camera) -> Read:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.io.movies import open_movie
 from harness.io.tables import as_localizations, read_table
-from harness.localization import photons_of
+from harness.localization import photons_of, summed_image
 from harness.preview import SIDE, coloured, enlarge, sheet, to_grey, write_png
 from harness.ready import Read, ReadyModel, drawn
 from simulators import Camera
@@ -66,25 +66,17 @@ def show(
             )
             panels["truth"] = coloured(target)
         for number, model in enumerate(models):
-            image = _image(model, read, total, frame, frames, camera.pixel_size_nm)
+            image = _image(model, read, total, frame, frames, camera)
             panels[_free(model.name, panels)] = coloured(image)
             if progress is not None:
                 progress((number + 1) * frames)
     return write_png(output, sheet(panels, columns=min(COLUMNS, len(panels))))
 
 
-def _image(
-    model: ReadyModel, read: Read, total: int, frame: int, frames: int, pixel_size_nm: tuple[float, float]
-) -> NDArray[np.float32]:
+def _image(model: ReadyModel, read: Read, total: int, frame: int, frames: int, camera: Camera) -> NDArray[np.float32]:
     if frames == 1:
-        return model.picture(read, total, frame, pixel_size_nm=pixel_size_nm).numpy()
-    parts = model.parts(
-        lambda first, last: read(frame + first, frame + last),
-        frames,
-        threshold=model.threshold,
-        pixel_size_nm=pixel_size_nm,
-    )
-    return sum((part.image for part in parts), start=torch.zeros(())).numpy()
+        return model.picture(read, total, frame, pixel_size_nm=camera.pixel_size_nm).numpy()
+    return summed_image(model, lambda first, last: read(frame + first, frame + last), frames, camera=camera)
 
 
 def _mean(read: Read, frame: int, frames: int) -> NDArray[np.float32]:

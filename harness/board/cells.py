@@ -26,7 +26,6 @@ from harness.recording import (
     scores_record,
     settings_record,
 )
-from harness.thresholding import validation_movies
 from harness.timing_figures import FormTimes
 from harness.timing_forms import time_model
 from harness.timing_process import TimingPlan
@@ -91,7 +90,7 @@ def with_times(record: Result, times: FormTimes, entry: Entry) -> Result:
 def baseline_cell(name: str, plan: Plan, folder: Path) -> list[Result]:
     """A baseline on all movies; its records are read from the folder, or made and written."""
     movies = {recipe.name: (recipe, simulate(recipe, recipe.rng())) for recipe in plan.recipes}
-    validation = validation_movies(plan.domain, movies=plan.validation) if plan.validation else []
+    validation = plan.validation_movies()
     records = folder / "records"
     known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
     return baselines.rows(movies, validation=validation, folder=folder, known=known, names=(name,), domain=plan.domain)

@@ -16,7 +16,7 @@ from harness.io.atomic import atomic_path
 from harness.models import load_network, model_name
 from harness.ready import ReadyModel
 from harness.recording import gives_height, model_record, weights_digest
-from harness.thresholding import ThresholdChoice, frozen_threshold, validation_movies
+from harness.thresholding import ThresholdChoice, frozen_threshold
 from leaderboard import Agreement, Model
 from simulators import simulate
 
@@ -76,7 +76,7 @@ def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
     }
     cache = folder / "prepared" / f"{stem}.json"
     known = _read(cache, key) if file.is_file() else None
-    validation = validation_movies(plan.domain, movies=plan.validation) if plan.validation else []
+    validation = plan.validation_movies()
     if known is not None:
         forms = tuple(Form(**form) for form in known["forms"])
     else:

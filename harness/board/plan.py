@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from harness.baselines import BASELINES
-from harness.thresholding import MOVIES, domain_of
+from harness.thresholding import MOVIES, domain_of, validation_movies
 from harness.timing_process import TimingPlan
-from simulators import Recipe, load_recipe
+from simulators import Movie, Recipe, load_recipe
 
 TIMED_SIZE = 64  # camera pixels
 QUICK_FRAMES, QUICK_SIZE = 16, (32, 32)
@@ -99,6 +100,10 @@ class Plan:
         """
         return domain_of(self.recipes)
 
+    def validation_movies(self) -> list[tuple[Recipe, Movie]]:
+        """Those that thresholds are found on; none where each model's card gives its own."""
+        return _validation(self.domain, self.validation) if self.validation else []
+
     def timing(self, threads: int | None = None) -> TimingPlan:
         """How forms are timed: with as many threads as PyTorch takes, whatever the number of workers."""
         return TimingPlan(
@@ -109,6 +114,11 @@ class Plan:
             largest_batch=self.largest_batch,
             movie_frames=self.movie_frames,
         )
+
+
+@cache  # a process prepares several models
+def _validation(domain: str, movies: int) -> list[tuple[Recipe, Movie]]:
+    return validation_movies(domain, movies=movies)
 
 
 def notes_of(plan: Plan) -> str:
