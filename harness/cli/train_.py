@@ -17,6 +17,7 @@ class Train:
     --resume goes on. Examples:
 
         smlm-zoo train deep_storm -o runs/deep_storm --minutes 10
+        smlm-zoo train deep_storm -o runs/deep_storm --tier full --device cuda
         smlm-zoo train decode --init decode.epfl-2d --recipe mine.yaml -o runs/mine --minutes 10
         smlm-zoo train fid_storm --movie frames.tif --table gt.csv --pixel-size-nm 100 -o runs/mine
     """
@@ -27,6 +28,8 @@ class Train:
     """Folder of the run; default: smlm-zoo-train-MODEL."""
     training_recipe: str | None = None
     """A training recipe's name or YAML file, instead of the model's own."""
+    tier: Literal["cpu", "full"] = "cpu"
+    """The recipe's settings for two cores, as the shipped weights were trained, or for one GPU."""
     init: str | None = None
     """Weights to begin from: a shipped model (decode.epfl-2d) or a folder; all that fits is copied, the rest named."""
     recipe: str | None = None
@@ -85,6 +88,7 @@ class Train:
         config = resolve_config(
             self.model,
             training_recipe=self.training_recipe,
+            tier=self.tier,
             run=folder if self.resume else None,
             **changes,
             **({"options": options} if options else {}),

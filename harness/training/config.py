@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from simulators import Recipe, load_recipe
 
+Tier = Literal["cpu", "full"]
+"""How large a training is: for two cores and minutes, or for a GPU."""
+
 
 class TrainConfig(BaseModel):
     """A training run, complete: the same file and the same seed give the same run.
@@ -107,11 +110,15 @@ def list_training_recipes() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_training_recipe(name_or_path: str) -> dict[str, Any]:
+def load_training_recipe(name_or_path: str, tier: Tier = "cpu") -> dict[str, Any]:
     """The settings of a training recipe: a name of `list_training_recipes`, or a YAML file.
 
+    Args:
+        name_or_path: the recipe.
+        tier: "full" replaces what stands under the recipe's key `full`.
+
     Raises:
-        ValueError: no such recipe, or the file is not a mapping.
+        ValueError: no such recipe, it has no such tier, or the file is not a mapping.
     """
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
@@ -126,7 +133,15 @@ def load_training_recipe(name_or_path: str) -> dict[str, Any]:
         raise ValueError(
             f"No training recipe named {name_or_path!r}.{hint} There are: {', '.join(list_training_recipes())}."
         )
-    return _mapping(text, name_or_path)
+    settings = _mapping(text, name_or_path)
+    larger = settings.pop("full", None)
+    if tier == "cpu":
+        return settings
+    if not isinstance(larger, dict):
+        raise ValueError(
+            f"{name_or_path} has no tier 'full': its key `full` holds {larger!r}, not a mapping of settings"
+        )
+    return {**settings, **larger}
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -25,7 +25,7 @@ from harness.ready import MapModel, Network
 from losses import create_loss
 from zoo import EmitterMaps, SRImage
 
-from .config import TrainConfig, list_training_recipes, load_training_recipe, make_config, read_config
+from .config import Tier, TrainConfig, list_training_recipes, load_training_recipe, make_config, read_config
 from .data import Endless, open_sources
 from .teaching import Batches, Teaching
 
@@ -300,9 +300,19 @@ def frame_statistics(source: Batches, batches: int = 4) -> tuple[float, float]:
 
 
 def resolve_config(
-    model: str | None, *, training_recipe: str | None = None, run: Path | None = None, **settings: Any
+    model: str | None,
+    *,
+    training_recipe: str | None = None,
+    tier: Tier = "cpu",
+    run: Path | None = None,
+    **settings: Any,
 ) -> TrainConfig:
-    """The configuration of a command line: an earlier run's, or the model's training recipe, with changes on top."""
+    """The configuration of a command line: an earlier run's, or the model's training recipe, with changes on top.
+
+    Raises:
+        ValueError: no such model or recipe, the recipe has no such tier, the run is another model's, or a setting is
+            wrong.
+    """
     given = {key: value for key, value in settings.items() if value is not None}
     if run is not None and (run / "config.yaml").is_file():
         base = read_config(run / "config.yaml").model_dump()
@@ -316,7 +326,9 @@ def resolve_config(
         if own not in list_training_recipes():
             own = f"{model}.{spec.recipe}"
         name = training_recipe or (own if own in list_training_recipes() else None)
-        base = load_training_recipe(name) if name else {}
+        if tier == "full" and name is None:
+            raise ValueError(f"{model} has no training recipe, so no tier 'full'; give one with --training-recipe")
+        base = load_training_recipe(name, tier) if name else {}
         base["model"] = model
         if given.get("init"):
             base["options"] = {**base.get("options", {}), **zoo.read_card(given["init"])["options"]}

@@ -247,7 +247,26 @@ def test_trains_on_pairs_from_disk(tmp_path):
 def test_every_training_recipe_is_valid_and_names_its_model():
     for name in list_training_recipes():
         model = name.split(".")[0]
-        assert make_config({**load_training_recipe(name), "model": model}).model in zoo.list_models()
+        small = make_config({**load_training_recipe(name), "model": model})
+        assert small.model in zoo.list_models()
+        large = make_config({**load_training_recipe(name, "full"), "model": model})
+        assert large.batch_size > small.batch_size  # a GPU's memory and time
+        same = {"model", "options", "init", "recipe", "recipe_changes", "loss", "loss_options", "contract", "seed"}
+        assert large.model_dump(include=same) == small.model_dump(include=same)
+        network = zoo.create_model(model, **large.options)
+        assert large.size % network.size_multiple == 0
+
+
+def test_a_recipe_without_a_larger_tier_says_so(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipe: epfl-2d\n")
+    assert resolve_config("fid_storm", training_recipe=str(path)).recipe == "epfl-2d"
+    with pytest.raises(ValueError, match=r"mine\.yaml has no tier 'full'"):
+        resolve_config("fid_storm", training_recipe=str(path), tier="full")
+    assert (
+        resolve_config("fid_storm", tier="full").batch_size
+        == load_training_recipe("fid_storm.epfl-2d", "full")["batch_size"]
+    )
 
 
 def test_bad_settings_are_named():
