@@ -5,6 +5,9 @@
   scores only.
 - `random`: points anywhere in the field, per frame a Poisson number at a density that is given; `rows` gives that of
   the movie's truth. What chance scores at the true density.
+- `perfect_target`: the image that shipped image networks learn to give, free of error, and its peaks. What is
+  missing to 100 there is lost by the grid and by spots that overlap on it, whatever the network; on movies in three
+  dimensions it is left out.
 - `fit`: maximum-likelihood fit of single emitters (`simulators.fitting`) with the PSF of the domain that models were
   trained for, its width in the middle of the range, and the movie's camera; its threshold is found like the models'.
 """
@@ -42,10 +45,16 @@ from harness.runtimes import RuntimeInfo
 from harness.scoring.image_quality import baseline_images, score_image
 from harness.thresholding import RECIPE, ThresholdChoice, frozen_threshold
 from leaderboard import Detail, Result, Scores
-from simulators import PSF, AstigmaticPSF, Camera, GaussianPSF, Localizations, Movie, Recipe, load_recipe
+from losses.image import blur, gaussian_kernel
+from simulators import PSF, AstigmaticPSF, Camera, Emitters, GaussianPSF, Localizations, Movie, Recipe, load_recipe
 from simulators.fitting import localize_frames
+from zoo import SRImage
 
-BASELINES = ("blank", "mean_frame", "random", "fit")
+BASELINES = ("blank", "mean_frame", "random", "fit", "perfect_target")
+TARGET = SRImage(upsampling=UPSAMPLING, target_scale=1.0, kind="heatmap", heatmap_sigma=2.0)
+"""What the shipped image networks learn to give, up to its scale (training recipes, `contract`)."""
+TARGET_MIN_PHOTONS = 100.0
+"""Dimmer emitters are not asked for in training (`TrainConfig.min_photons`)."""
 FIT_RANGE = (2.0, 20.0)
 """Thresholds of the fit that are tried: standard deviations above the background."""
 
@@ -200,6 +209,38 @@ class SingleFit(Baseline):
         return localize_frames(raw, psf=self.psf, camera=self.camera, threshold=threshold, first_frame=first_frame)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PerfectTarget(Baseline):
+    """The training target of the shipped image networks: a network without an error on its grid.
+
+    Args:
+        emitters: the truth.
+    """
+
+    name: str = "perfect_target"
+    emitters: Emitters
+
+    @property
+    def gives_height(self) -> bool:
+        return False
+
+    def decode(
+        self, raw: Tensor, *, threshold: float, pixel_size_nm: tuple[float, float], first_frame: int = 0
+    ) -> Localizations:
+        count, height, width = raw.shape
+        there = (self.emitters.frame >= first_frame) & (self.emitters.frame < first_frame + count)
+        spikes = TARGET.encode(
+            self.emitters.pick(there & (self.emitters.photons >= TARGET_MIN_PHOTONS)),
+            count=count,
+            height=height,
+            width=width,
+            pixel_size_nm=pixel_size_nm,
+            first_frame=first_frame,
+        )
+        kernel = gaussian_kernel(13, TARGET.heatmap_sigma)  # as in the recipes
+        return TARGET.decode(blur(spikes, kernel), threshold=0.5, pixel_size_nm=pixel_size_nm, first_frame=first_frame)
+
+
 def fitted_psf(domain: Recipe) -> PSF:
     """The PSF of a domain, its width in the middle of the range; a round Gaussian keeps that width at all heights."""
     psf = domain.psf
@@ -221,7 +262,7 @@ def open_baseline(name: str, movie: Movie, *, domain: Recipe, threshold: float |
 
     Args:
         name: one of `BASELINES`.
-        movie: its camera is known to all of them, the density of its truth to `random`.
+        movie: its camera is known to all of them, the density of its truth to `random`, its truth to `perfect_target`.
         domain: what models were trained for; `random` takes its heights, `fit` its PSF.
         threshold: of `fit`; the others have none.
 
@@ -234,6 +275,8 @@ def open_baseline(name: str, movie: Movie, *, domain: Recipe, threshold: float |
         return MeanFrame()
     if name == "random":
         return RandomPoints(density_um2=true_density_um2(movie), z_range_nm=domain.z_range_nm)
+    if name == "perfect_target":
+        return PerfectTarget(emitters=movie.emitters)
     if name == "fit":
         card = {} if threshold is None else {"threshold": threshold}
         return SingleFit(psf=fitted_psf(domain), camera=movie.camera, card=card)
@@ -273,6 +316,8 @@ def rows(
                 say(f"baseline {name}: threshold")
             choice = found_threshold(name, validation, domain=trained, folder=folder / "thresholds")
         for recipe, movie in movies.values():
+            if name == "perfect_target" and scored_dimensions(recipe, True) == 3:
+                continue  # images say nothing of heights
             one = before.get((name, recipe.hash))
             if one is None or (choice is not None and one.settings.threshold != choice.threshold):
                 if say is not None:

@@ -48,7 +48,8 @@ class Study:
     recipe: str = "epfl-2d"
     """The domain that the models were trained for: a name or a YAML file, e.g. epfl-as for three dimensions."""
     baseline: tuple[str, ...] = ("random", "fit")
-    """Shown beside the models: random (points at the true density), fit (single-emitter fit), blank."""
+    """Shown beside the models: random (points at the true density), fit (single-emitter fit), blank, perfect_target
+    (the image networks' target, free of error)."""
     frames: int | None = None
     """Frames of each simulated movie; default: 200, quick 40."""
     seeds: int = 1

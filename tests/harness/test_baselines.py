@@ -123,6 +123,25 @@ def test_the_fit_reaches_the_bound_where_molecules_are_alone():
         localize(open_baseline("fit", movie, domain=recipe), movie.frames, camera=movie.camera)
 
 
+def test_a_perfect_target_loses_what_its_grid_loses():
+    recipe = load_recipe("tubes-2d-ld").with_(
+        size=(64, 64), frames=200, structure={"kind": "uniform"}, density_um2=0.02
+    )
+    movie = simulate(recipe, recipe.rng())
+    model = open_baseline("perfect_target", movie, domain=recipe)
+    found = localize(model, movie.frames, camera=movie.camera).localizations
+    figures = score(truth=movie.emitters, found=found, field_nm=(6400, 6400), quantile=0.25)
+    assert figures.jaccard > 98.5  # nearly all alone, all but the dimmest asked for
+    assert figures.rmse_lateral_nm == pytest.approx(12.5 / np.sqrt(6), rel=0.06)  # even within fine pixels of 12.5 nm
+    crowded = recipe.with_(density_um2=15, frames=10)
+    movie = simulate(crowded, crowded.rng())
+    model = open_baseline("perfect_target", movie, domain=crowded)
+    found = localize(model, movie.frames, camera=movie.camera).localizations
+    merged = score(truth=movie.emitters, found=found, field_nm=(6400, 6400), quantile=0.25)
+    assert 85 < merged.jaccard < 97  # spots within 50 nm are one
+    assert merged.rmse_lateral_nm > 1.15 * figures.rmse_lateral_nm
+
+
 def test_unknown_baselines_are_refused(dense):
     with pytest.raises(ValueError, match="there are blank"):
         open_baseline("blanc", dense[1], domain=dense[0])
