@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from harness.io.atomic import atomic_path
+from harness.io.json_files import write_json
 from harness.models import uses_image_statistics
 from harness.ready import Network, pad_to
 from harness.runtimes import OnnxMaps, OnnxRuntime, TorchMaps, TorchRuntime
@@ -138,8 +139,7 @@ def export_model(network: Network, folder: Path, card: dict[str, Any]) -> dict[s
     full = {**kept, "onnx_deviation": deviation, "opset": OPSET}
     with atomic_path(folder / RUNNER) as temporary:
         temporary.write_text(Path(__file__).with_name("standalone.py").read_text(encoding="utf-8"), encoding="utf-8")
-    with atomic_path(folder / "card.json") as temporary:
-        temporary.write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "card.json", full)
     return full
 
 

@@ -1,6 +1,5 @@
 """Localize: a movie in, a table of molecules and a super-resolved image out. Movies are streamed."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.io.atomic import atomic_path
+from harness.io.json_files import write_json
 from harness.io.movies import MovieReader, open_movie
 from harness.io.tables import TableWriter
 from harness.preview import save_preview, to_heat, write_png
@@ -181,6 +181,5 @@ def localize_to(
         "seconds": round(result.seconds, 3),
         "notes": list(notes),
     }
-    with atomic_path(folder / "localize.json") as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "localize.json", settings)
     return result, rows

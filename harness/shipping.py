@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import zoo
-from harness.io.atomic import atomic_path
+from harness.io.json_files import write_json
 from harness.models import load_network, open_model
 from harness.thresholding import CARD_KEY, find_threshold, validation_movies
 from harness.training.config import read_config
@@ -72,8 +72,7 @@ def add_threshold(tag: str, card: Path) -> str:
     model = open_model(card, device="cpu", precision="float32")
     choice = find_threshold(model, validation_movies(tag.split(".")[1]))
     data = {**json.loads(card.read_text(encoding="utf-8")), CARD_KEY: choice.to_dict()}
-    with atomic_path(card) as temporary:
-        temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(card, data, allow_nan=False)
     return f"{tag}: threshold {choice.threshold:.3f}, efficiency {choice.efficiency:.1f} on {choice.source}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.io.atomic import atomic_path
+from harness.io.json_files import read_json, write_json
 from harness.localization import photons_of
 from harness.ready import ReadyModel
 from harness.scoring import CHALLENGE_2D, Protocol, choose_threshold
@@ -223,7 +223,7 @@ def frozen_threshold(
     One from other movies, trials or settings counts as none. The card's is that of the network in PyTorch and in
     float32.
     """
-    places = [_read(path)]
+    places = [read_json(path)]
     if model.network is not None:
         places.append(model.card.get(CARD_KEY))
     for place in places:
@@ -237,14 +237,5 @@ def frozen_threshold(
             return known
     choice = find_threshold(model, movies, trials=trials, protocol=protocol)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(choice.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_json(path, choice.to_dict())
     return choice
-
-
-def _read(path: Path) -> Any:
-    """What a JSON file holds; None where it cannot be read."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

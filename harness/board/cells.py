@@ -1,6 +1,5 @@
 """The measurements: one movie scored, one model timed. Each can be done in any process, in any order."""
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from harness.board.pictures import frame_shown, map_picture, picture_path
 from harness.board.plan import Plan
 from harness.devices import describe_machine
 from harness.forms import Form
-from harness.io.atomic import atomic_path
+from harness.io.json_files import read_json, write_json
 from harness.localization import localize, photons_of
 from harness.preview import write_png
 from harness.recording import (
@@ -105,15 +104,13 @@ def timed_forms(entry: Entry, plan: TimingPlan, folder: Path, step: Any = lambda
     path = folder / f"{entry.stem}.json"
     forms = [asdict(form) for form in entry.forms]
     key = {"plan": asdict(plan), "machine": describe_machine(), "forms": forms}
+    known = read_json(path)
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
         if known["key"] == key:
             return {form: FormTimes.from_dict(times) for form, times in known["times"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # nothing there, or of an older version
         pass
     times = time_model(entry.forms, plan, step=lambda text: step(f"{entry.source}: timing {text}"))
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        data = {"key": key, "times": {form: one.to_dict() for form, one in times.items()}}
-        temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    write_json(path, {"key": key, "times": {form: one.to_dict() for form, one in times.items()}})
     return times

@@ -12,7 +12,7 @@ import zoo
 from harness.board.agreement import AGREEMENT_VERSION, agreement_of, agrees
 from harness.board.plan import Plan
 from harness.forms import Form, forms_of
-from harness.io.atomic import atomic_path
+from harness.io.json_files import read_json, write_json
 from harness.models import load_network, model_name
 from harness.ready import ReadyModel
 from harness.recording import gives_height, model_record, weights_digest
@@ -75,7 +75,7 @@ def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
         "version": AGREEMENT_VERSION,
     }
     cache = folder / "prepared" / f"{stem}.json"
-    known = _read(cache, key) if file.is_file() else None
+    known = _prepared(cache, key) if file.is_file() else None
     validation = plan.validation_movies()
     if known is not None:
         forms = tuple(Form(**form) for form in known["forms"])
@@ -115,7 +115,8 @@ def prepare(source: str, folder: Path, plan: Plan, device: str) -> Entry:
         agreement=found,
         height=gives_height(reference),
     )
-    _write(
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    write_json(
         cache,
         {
             "key": key,
@@ -139,19 +140,10 @@ def _weights_of(source: str) -> tuple[str, str]:
     return weights_digest(card), model_name(source, card)
 
 
-def _read(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+def _prepared(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     """What was prepared for the same plan; None otherwise."""
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    known = read_json(path)
     return known if isinstance(known, dict) and known.get("key") == key else None
-
-
-def _write(path: Path, data: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 def train_all(names: Sequence[str], folder: Path, device: str) -> list[str]:

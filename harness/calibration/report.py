@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.io.atomic import atomic_path
+from harness.io.json_files import write_json
 from simulators import save_spline
 
 from .calibrate import Calibration
@@ -29,8 +29,7 @@ def save_calibration(calibration: Calibration, path: Path, *, title: str = "") -
     lines = ["dx_nm,dy_nm,z_nm", *(",".join(f"{value:.6g}" for value in row) for row in calibration.wobble)]
     with atomic_path(files[1]) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with atomic_path(files[2]) as temporary:
-        temporary.write_text(json.dumps(figures(calibration), indent=2) + "\n", encoding="utf-8")
+    write_json(files[2], figures(calibration))
     with atomic_path(files[3]) as temporary:
         _draw(calibration, temporary, title)
     return files

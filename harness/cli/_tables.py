@@ -1,8 +1,7 @@
 """What the commands on tables share: reading one of any format, writing it, files that appear whole."""
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,14 +42,6 @@ def read_image(path: Path) -> "NDArray[np.float64]":
     if total is None:
         raise ValueError(f"{path} holds no frame")
     return total
-
-
-def write_json(value: Any, path: Path) -> None:
-    """Write JSON; the file appears complete or not at all."""
-    from harness.io.atomic import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_bytes(content: bytes, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from ._shared import OptionalOutput, print_table
-from ._tables import read_emitters, read_localizations, write_bytes, write_json
+from ._tables import read_emitters, read_localizations, write_bytes
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Check:
         from dataclasses import replace
 
         from harness.analysis import reliability_png, subpixel_uniformity, uniformity_png
+        from harness.io.json_files import write_json
         from harness.scoring import CHALLENGE_2D, CHALLENGE_3D, assess
         from harness.scoring.calibration import calibrations
 
@@ -83,7 +84,7 @@ class Check:
         write_bytes(uniformity_png(*even), folder / "uniformity.png")
         if picture is not None:
             write_bytes(picture, folder / "reliability.png")
-        write_json(report, folder / "check.json")
+        write_json(folder / "check.json", report, allow_nan=False)
         print_table(rows)
         print(f"{folder}: check.json, uniformity.png{', reliability.png' if picture is not None else ''}")
         return 0

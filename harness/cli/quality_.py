@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from ._shared import OptionalOutput, print_table
-from ._tables import read_image, read_localizations, write_json
+from ._tables import read_image, read_localizations
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Quality:
     """JSON file to write, with the curve of the correlation."""
 
     def run(self) -> int:
+        from harness.io.json_files import write_json
         from harness.scoring.frc import resolution_of_halves
         from harness.scoring.image_quality import widefield_agreement
         from harness.scoring.images import render
@@ -68,5 +69,5 @@ class Quality:
             rows += [{"check": key, "value": f"{value:.4g}"} for key, value in agreement.items()]
         print_table(rows)
         if self.output is not None:
-            write_json(report, self.output)
+            write_json(self.output, report, allow_nan=False)
         return 0

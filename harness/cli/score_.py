@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from ._shared import OptionalOutput, print_table
-from ._tables import read_emitters, read_image, read_localizations, write_bytes, write_json
+from ._tables import read_emitters, read_image, read_localizations, write_bytes
 
 if TYPE_CHECKING:
     from harness.scoring import Report
@@ -175,9 +175,11 @@ class Score:
             print(f"{self.record}: show it with smlm-zoo leaderboard --add {self.record}")
 
     def _show(self, rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
+        from harness.io.json_files import write_json
+
         print_table(rows)
         if self.output is not None:
-            write_json(figures, self.output)
+            write_json(self.output, figures, allow_nan=False)
 
 
 def _rows(result: "Report") -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from typing import Annotated
 import tyro
 
 from ._shared import OptionalOutput, Plugins, load_plugins, print_table
-from ._tables import write_json
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Threshold:
     """JSON file to write: thresholds, curves, and all that they depend on."""
 
     def run(self) -> int:
+        from harness.io.json_files import write_json
         from harness.models import open_model
         from harness.thresholding import find_threshold, validation_movies
 
@@ -58,5 +58,5 @@ class Threshold:
             ]
         )
         if self.output is not None:
-            write_json({name: one.to_dict() for name, one in chosen.items()}, self.output)
+            write_json(self.output, {name: one.to_dict() for name, one in chosen.items()}, allow_nan=False)
         return 0

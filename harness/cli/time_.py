@@ -1,6 +1,5 @@
 """smlm-zoo time"""
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,12 +80,11 @@ class Time:
         print_table(throughput, title="Best batch, network only; from movie file to table; cost")
         print_table(model_rows(models), title="Models")
         if self.output is not None:
-            from harness.io.atomic import atomic_path
+            from harness.io.json_files import write_json
 
             runs = [model.to_dict(price_per_hour=self.price_per_hour) for model in models]
             document = {"environment": environment(), "plan": vars(plan), "models": runs}
-            with atomic_path(self.output) as temporary:
-                temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            write_json(self.output, document)
         if not self.repeat_check:
             return 0
         rows, right = repeat_rows(models, self._measure(names, plan))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.devices import describe_machine
 from harness.io.atomic import atomic_path
+from harness.io.json_files import write_json
 
 from .edge import edge_name
 from .limits import Choice
@@ -109,23 +109,16 @@ def write_report(
     ]
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines), encoding="utf-8")
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(
-            json.dumps(
-                {
-                    "rows": rows,
-                    "comparisons": list(comparisons),
-                    "front": list(front),
-                    "threads": threads,
-                    "memory_mb": memory_mb,
-                    "limits": None if picked is None else picked.limits.given(),
-                    "best_within_limits": None if picked is None else picked.best,
-                },
-                indent=2,
-            )
-            + "\n",
-            encoding="utf-8",
-        )
+    document = {
+        "rows": rows,
+        "comparisons": list(comparisons),
+        "front": list(front),
+        "threads": threads,
+        "memory_mb": memory_mb,
+        "limits": None if picked is None else picked.limits.given(),
+        "best_within_limits": None if picked is None else picked.best,
+    }
+    write_json(path.with_suffix(".json"), document)
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.export import export_model
-from harness.io.atomic import atomic_path
+from harness.io.json_files import write_json
 from harness.io.movies import open_movie
 from harness.localization import localize
 from harness.models import describe, load_network, open_model
@@ -31,8 +31,7 @@ def once(path: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     result = work()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(path, result, allow_nan=False)
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import numpy as np
 
 from distill.calibration import calibration_frames
 from harness.export import export_onnx
-from harness.io.atomic import atomic_path
+from harness.io.json_files import write_json
 from harness.models import open_model
 from harness.ready import MapModel, Network
 from harness.timing import time_models
@@ -143,8 +142,7 @@ def quantize(
             row["jaccard_lost"] = (rows[0] if rows else row)["jaccard"] - row["jaccard"]
             row["worth_it"] = bool(row["jaccard_lost"] <= LARGEST_LOSS)
         rows.append(row)
-    with atomic_path(folder / "quantized.json") as temporary:
-        temporary.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "quantized.json", rows)
     return rows
 
 
