@@ -68,7 +68,18 @@ def plot_curves(table: pd.DataFrame, path: Path, *, score: str = "efficiency") -
     sns.set_theme(style="whitegrid", context="notebook")
     figure, axes = plt.subplots(1, len(AXES), figsize=(11, 4.2), sharey=True, layout="constrained")
     for number, (axis, (column, label)) in enumerate(zip(axes, AXES, strict=True)):
-        sns.lineplot(table, x=column, y=score, hue="model", marker="o", markersize=4, ax=axis, legend=number == 0)
+        sns.lineplot(
+            table,
+            x=column,
+            y=score,
+            hue="model",
+            style="model",
+            markers=True,
+            dashes=False,
+            markersize=6,
+            ax=axis,
+            legend=number == 0,
+        )
         axis.set(xscale="log", xlabel=label, ylabel=label_y)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         low, high = axis.get_xlim()
