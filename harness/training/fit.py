@@ -57,7 +57,8 @@ def train(
     """Train a model and leave a folder that every other command reads.
 
     The folder holds `config.yaml` (resolved), `model.safetensors` and `card.json` (the best weights), `last.ckpt`
-    (weights, optimiser, counters: what `resume` continues from), `metrics.csv`, TensorBoard events and `preview.png`.
+    (weights, optimiser, counters: what `resume` continues from), `csv/metrics.csv` (of later sittings in
+    `csv-STEP/`), TensorBoard events and `preview.png`.
 
     Args:
         config: what to train, on what.
@@ -180,7 +181,7 @@ def _train(
         max_epochs=-1,
         min_epochs=0,
         gradient_clip_val=config.clip,
-        logger=_loggers(output),
+        logger=_loggers(output, first),
         callbacks=[keeper, validate, *bar],
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -402,10 +403,12 @@ def _keeper(output: Path, minutes: float | None, stop: StopRequest) -> Any:
     return Keep()
 
 
-def _loggers(output: Path) -> list[Any]:
+def _loggers(output: Path, first: int) -> list[Any]:
+    """Where a sitting from step `first` on writes its figures: a table of its own, as the logger empties its folder."""
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-    return [TensorBoardLogger(output, name="", version="tensorboard"), CSVLogger(output, name="", version="csv")]
+    table = f"csv-{first}" if first else "csv"
+    return [TensorBoardLogger(output, name="", version="tensorboard"), CSVLogger(output, name="", version=table)]
 
 
 def _quiet() -> None:

@@ -76,11 +76,14 @@ def test_weights_of_an_earlier_sitting_are_scored_anew(tmp_path):
 
 
 def test_resumed_training_equals_one_without_a_break(tmp_path):
-    config = make_config({**TINY, "steps": 6, "warmup_steps": 0, "decay_share": 0.0})
+    config = make_config({**TINY, "steps": 6, "warmup_steps": 0, "decay_share": 0.0, "validate_every": 2})
     train(config, tmp_path / "whole", progress=False)
     train(make_config({**config.model_dump(), "steps": 3}), tmp_path / "parts", progress=False)
+    first = (tmp_path / "parts" / "csv" / "metrics.csv").read_text()
     result = train(config, tmp_path / "parts", resume=True, progress=False)
     assert (result.steps, result.frames) == (6, 12)
+    assert (tmp_path / "parts" / "csv" / "metrics.csv").read_text() == first  # each sitting has its own
+    assert (tmp_path / "parts" / "csv-3" / "metrics.csv").is_file()
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, rtol=1e-5, atol=1e-7, msg=lambda text, key=key: f"{key}: {text}")
