@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from .labels import all_labels
 from .plots import _INK, _MUTED, _figure, _png, _short, _styled
-from .ranking import PALETTE
+from .ranking import entry_colors
 from .record import Result
 
 _LABELS = {
@@ -87,7 +87,8 @@ def condition_figures(results: Iterable[Result]) -> dict[str, bytes]:
     """
     results = list(results)
     frame = conditions_frame(results)
-    colors = _colors(results)
+    labels = all_labels(list(results))[0]
+    colors = entry_colors({entry: result.model.baseline for entry, result in zip(labels, results, strict=True)})
     figures: dict[str, bytes] = {}
     for condition, dimensions in sorted({(r.dataset.condition, r.dataset.dimensions) for r in results if r.scores}):
         part = frame[(frame.condition == condition) & (frame.dimensions == dimensions)]
@@ -134,11 +135,6 @@ def order_over_seeds(results: Iterable[Result]) -> pd.DataFrame:
             )
     columns = ["condition", "value", "dataset", "dimensions", "seeds", "agreement", "stable", "changes"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _colors(results: Sequence[Result]) -> dict[str, str]:
-    """As the other figures have them: by the models' names alone."""
-    return {entry: PALETTE[i % len(PALETTE)] for i, entry in enumerate(sorted(set(all_labels(list(results))[0])))}
 
 
 def _over_seeds(frame: pd.DataFrame, by: str) -> pd.DataFrame:

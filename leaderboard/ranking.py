@@ -15,7 +15,7 @@ Rules of the ranking (they hold for tables, plots and page):
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,11 +27,26 @@ from .statistics import Blocks, Rank, compare, ranks
 # Okabe-Ito and seaborn's colour-blind set, ordered so that the first seven stand on white and on black.
 PALETTE = (
     "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc",
-    "#56b4e9", "#8c8c8c", "#ca9161", "#b8a800", "#e58fc9",
+    "#56b4e9", "#6f4e9c", "#ca9161", "#b8a800", "#e58fc9",
 )  # fmt: skip
+GREYS = ("#8c8c8c", "#b5b5b5", "#6b6b6b", "#a1a1a1", "#7b8794")
+"""For baselines."""
 
 MATCHED = "matched"
 _CONDITIONS = (MATCHED, "density", "photons", "background", "psf", "defocus", "foreign", "real")
+
+
+def entry_colors(entries: Mapping[str, bool]) -> dict[str, str]:
+    """A colour for each model, a grey for each baseline; by the names only, so that they stay when ranks change.
+
+    Args:
+        entries: label -> whether it is a baseline.
+    """
+    found: dict[str, str] = {}
+    for baseline, palette in ((False, PALETTE), (True, GREYS)):
+        names = sorted(name for name, is_baseline in entries.items() if is_baseline == baseline)
+        found |= {name: palette[i % len(palette)] for i, name in enumerate(names)}
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +90,8 @@ class Board:
 
     @property
     def colors(self) -> dict[str, str]:
-        """A colour for each entry; depends on the names only, so that it stays when ranks change."""
-        return {entry: PALETTE[i % len(PALETTE)] for i, entry in enumerate(sorted(self.of_entry))}
+        """A colour for each entry, from `entry_colors`."""
+        return entry_colors({entry: result.model.baseline for entry, result in self.of_entry.items()})
 
     def score(self, entry: str, condition: str, name: str = "efficiency") -> float:
         """A score of one cell; NaN where it was not measured."""

@@ -12,7 +12,7 @@ from leaderboard.page import pictures as page_pictures
 from leaderboard.page.charts import MOST_POINTS, charts
 from leaderboard.page.models import anchors_of, model_pages
 from leaderboard.page.tables import sections
-from leaderboard.ranking import make_board
+from leaderboard.ranking import GREYS, entry_colors, make_board
 from leaderboard.table import summary
 
 EVIL = "</script><script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -227,3 +227,11 @@ def test_a_page_holds_so_many_pictures_and_says_so(rich_results, tmp_path, monke
 def test_the_page_of_many_records_stays_small(rich_results, tmp_path):
     many = [replace(r, model=replace(r.model, name=f"{r.model.name} {i}")) for i in range(3) for r in rich_results]
     assert build_page(many, tmp_path).stat().st_size < 9_000_000  # 156 records; 4.9 MB of it is plotly
+
+
+def test_models_have_colours_of_their_own_and_baselines_are_grey():
+    entries = {**{f"model {i}": False for i in range(10)}, "fit": True, "blank": True}
+    colors = entry_colors(entries)
+    assert len(set(colors.values())) == 12
+    assert {colors["fit"], colors["blank"]} <= set(GREYS)
+    assert entry_colors({**entries, "a baseline": True})["model 3"] == colors["model 3"]
