@@ -228,9 +228,8 @@ class PerfectTarget(Baseline):
         self, raw: Tensor, *, threshold: float, pixel_size_nm: tuple[float, float], first_frame: int = 0
     ) -> Localizations:
         count, height, width = raw.shape
-        there = (self.emitters.frame >= first_frame) & (self.emitters.frame < first_frame + count)
         spikes = TARGET.encode(
-            self.emitters.pick(there & (self.emitters.photons >= TARGET_MIN_PHOTONS)),
+            self.emitters.pick(self.emitters.photons >= TARGET_MIN_PHOTONS),
             count=count,
             height=height,
             width=width,

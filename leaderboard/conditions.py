@@ -87,7 +87,7 @@ def condition_figures(results: Iterable[Result]) -> dict[str, bytes]:
     """
     results = list(results)
     frame = conditions_frame(results)
-    labels = all_labels(list(results))[0]
+    labels = all_labels(results)[0]
     colors = entry_colors({entry: result.model.baseline for entry, result in zip(labels, results, strict=True)})
     figures: dict[str, bytes] = {}
     for condition, dimensions in sorted({(r.dataset.condition, r.dataset.dimensions) for r in results if r.scores}):

@@ -27,7 +27,7 @@ from .statistics import Blocks, Rank, compare, ranks
 # Okabe-Ito and seaborn's colour-blind set, ordered so that the first seven stand on white and on black.
 PALETTE = (
     "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc",
-    "#56b4e9", "#6f4e9c", "#ca9161", "#b8a800", "#e58fc9",
+    "#56b4e9", "#8f6bbf", "#ca9161", "#b8a800", "#e58fc9",
 )  # fmt: skip
 GREYS = ("#8c8c8c", "#b5b5b5", "#6b6b6b", "#a1a1a1", "#7b8794")
 """For baselines."""

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+import zoo
 from harness.baselines import (
     BASELINES,
     FIT_RANGE,
+    TARGET,
+    TARGET_MIN_PHOTONS,
     MeanFrame,
     RandomPoints,
     fitted_psf,
@@ -140,6 +143,20 @@ def test_a_perfect_target_loses_what_its_grid_loses():
     merged = score(truth=movie.emitters, found=found, field_nm=(6400, 6400), quantile=0.25)
     assert 85 < merged.jaccard < 97  # spots within 50 nm are one
     assert merged.rmse_lateral_nm > 1.15 * figures.rmse_lateral_nm
+
+
+def test_the_perfect_target_is_that_of_the_shipped_image_networks():
+    seen = 0
+    for name in zoo.list_weights():
+        card = zoo.read_card(name)
+        config = card["training"]["config"]
+        if "heatmap_sigma" in config["contract"]:
+            seen += 1
+            assert card["output"]["upsampling"] == TARGET.upsampling
+            assert (card["output"]["kind"], card["output"]["heatmap_sigma"]) == (TARGET.kind, TARGET.heatmap_sigma)
+            assert config["min_photons"] == TARGET_MIN_PHOTONS
+            assert config["loss_options"]["kernel_size"] == 13
+    assert seen == 7
 
 
 def test_unknown_baselines_are_refused(dense):
