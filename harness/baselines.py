@@ -287,6 +287,7 @@ def rows(
     *,
     validation: Sequence[tuple[Recipe, Movie]],
     folder: Path,
+    command: Callable[[Recipe], str],
     known: Iterable[Result] = (),
     names: Iterable[str] = BASELINES,
     domain: str = RECIPE,
@@ -298,6 +299,7 @@ def rows(
         movies: name -> recipe and movie.
         validation: movies that the threshold of `fit` is found on, those of the models; without any it is left out.
         folder: of the leaderboard: records/ and thresholds/ are written in it.
+        command: what repeats the record of a movie, by its recipe.
         known: records of before: what is among them is not measured again.
         names: which of `BASELINES`.
         domain: recipe that models were trained for.
@@ -322,7 +324,7 @@ def rows(
                 if say is not None:
                     say(f"baseline {name} on {recipe.name}")
                 model = open_baseline(name, movie, domain=trained, threshold=choice.threshold if choice else None)
-                one = _measured(model, recipe, movie, choice)
+                one = _measured(model, recipe, movie, choice, command(recipe))
                 leaderboard.write_result(one, folder / "records")
             result.append(one)
     return result
@@ -336,7 +338,7 @@ def found_threshold(
     return frozen_threshold(model, folder / f"baseline-{name}.json", validation)
 
 
-def _measured(model: Baseline, recipe: Recipe, movie: Movie, choice: ThresholdChoice | None) -> Result:
+def _measured(model: Baseline, recipe: Recipe, movie: Movie, choice: ThresholdChoice | None, command: str) -> Result:
     there = localize(model, movie.frames, camera=movie.camera)
     dimensions = scored_dimensions(recipe, model.gives_height)
     scores: Scores | None = None
@@ -353,5 +355,5 @@ def _measured(model: Baseline, recipe: Recipe, movie: Movie, choice: ThresholdCh
         scores=scores,
         detail=detail,
         settings=settings_record(protocol_for(dimensions), precision=model.info.precision, choice=choice),
-        command=f"smlm-zoo leaderboard --dataset {recipe.name}",
+        command=command,
     )

@@ -32,13 +32,14 @@ from leaderboard import Result, Runtime
 from simulators import Recipe, simulate
 
 
-def score_cell(entry: Entry, form: Form, recipe: Recipe, pictures: Path, scored: bool) -> Result | None:
+def score_cell(entry: Entry, form: Form, recipe: Recipe, plan: Plan, pictures: Path, scored: bool) -> Result | None:
     """A model on a movie: its picture is written, its record is given back, without times.
 
     Args:
         entry: the model.
         form: what runs it.
         recipe: of the movie, which is simulated here.
+        plan: that the movie is of.
         pictures: folder.
         scored: whether the record is known already and the picture alone is wanted.
     """
@@ -54,14 +55,14 @@ def score_cell(entry: Entry, form: Form, recipe: Recipe, pictures: Path, scored:
     found = localize(model, movie.frames, camera=movie.camera).localizations
     scores = score_movie(movie, found, recipe=recipe, protocol=protocol_for(scored_dimensions(recipe, entry.height)))
     return replace(
-        unscored_record(entry, form, recipe),
+        unscored_record(entry, form, recipe, plan),
         runtime=runtime_record(model.info),
         scores=scores_record(scores),
         detail=detail_record(scores, card=model.card),
     )
 
 
-def unscored_record(entry: Entry, form: Form, recipe: Recipe, times: FormTimes | None = None) -> Result:
+def unscored_record(entry: Entry, form: Form, recipe: Recipe, plan: Plan, times: FormTimes | None = None) -> Result:
     """What the record of a form says without a score."""
     dimensions = scored_dimensions(recipe, entry.height)
     record = result_record(
@@ -76,7 +77,7 @@ def unscored_record(entry: Entry, form: Form, recipe: Recipe, times: FormTimes |
             threshold_source="validation frames of its training",
         ),
         agreement=entry.agreement[form.name],
-        command=f"smlm-zoo leaderboard {entry.source} --dataset {recipe.name}",
+        command=plan.command(recipe, entry.source),
     )
     return record if times is None else with_times(record, times, entry)
 
@@ -92,7 +93,15 @@ def baseline_cell(name: str, plan: Plan, folder: Path) -> list[Result]:
     validation = plan.validation_movies()
     records = folder / "records"
     known = leaderboard.read_results(records, on_error="warn") if records.is_dir() else []
-    return baselines.rows(movies, validation=validation, folder=folder, known=known, names=(name,), domain=plan.domain)
+    return baselines.rows(
+        movies,
+        validation=validation,
+        folder=folder,
+        known=known,
+        names=(name,),
+        domain=plan.domain,
+        command=plan.command,
+    )
 
 
 def timed_forms(entry: Entry, plan: TimingPlan, folder: Path, step: Any = lambda text: None) -> dict[str, FormTimes]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import torch
 
@@ -32,6 +33,7 @@ class Plan:
         movie_frames: longest movie that is timed from file to table; 0: none.
         agreement_frames: frames that the forms of a model are compared on.
         baselines: names of `harness.baselines.BASELINES` that are shown beside the models.
+        option: of the command, that makes this plan.
     """
 
     recipes: tuple[Recipe, ...]
@@ -43,6 +45,7 @@ class Plan:
     movie_frames: int = 200
     agreement_frames: int = 16
     baselines: tuple[str, ...] = BASELINES
+    option: Literal["", "--quick", "--full"] = ""
 
     @staticmethod
     def make(*, quick: bool = False, full: bool = False, datasets: Sequence[str] = ()) -> "Plan":
@@ -64,6 +67,7 @@ class Plan:
                 title=title,
                 rounds=6,
                 largest_batch=64,
+                option="--full",
             )
         names = tuple(datasets) or tuple(DEFAULT_FRAMES)
         recipes = tuple(load_recipe(name) for name in names)
@@ -83,6 +87,7 @@ class Plan:
                 largest_batch=2,
                 movie_frames=0,
                 agreement_frames=4,
+                option="--quick",
             )
         return Plan(
             recipes=recipes,
@@ -99,6 +104,10 @@ class Plan:
             ValueError: the test movies are of several domains.
         """
         return domain_of(self.recipes)
+
+    def command(self, recipe: Recipe, model: str = "") -> str:
+        """What repeats a record of this plan."""
+        return " ".join(filter(None, ("smlm-zoo leaderboard", model, self.option, f"--dataset {recipe.name}")))
 
     def validation_movies(self) -> list[tuple[Recipe, Movie]]:
         """Those that thresholds are found on; none where each model's card gives its own."""

@@ -181,7 +181,7 @@ class _Grid:
             form = min(entry.agreeing, key=lambda form: own[form.name].median) if own else entry.agreeing[0]
             for other in entry.forms:
                 if other != form and other.name in own and not self._runtime_known(other, mine):
-                    result = self._keep(unscored_record(entry, other, self.plan.recipes[0], own[other.name]))
+                    result = self._keep(unscored_record(entry, other, self.plan.recipes[0], self.plan, own[other.name]))
                     results[result.id] = result
             missing = self._missing(entry, mine)
             if len(missing) < len(self.plan.recipes):
@@ -189,7 +189,7 @@ class _Grid:
                 self.step(f"{entry.source}: {done} movies scored before", done)
             for recipe, scored in missing:
                 name = f"{entry.source} on {recipe.name}"
-                arguments = (entry, form, recipe, self.folder / "pictures", scored)
+                arguments = (entry, form, recipe, self.plan, self.folder / "pictures", scored)
                 jobs.append(Job(name=name, function=score_cell, arguments=arguments))
                 chosen[name] = (entry, own.get(form.name))
         jobs.sort(key=_work, reverse=True)

@@ -16,6 +16,7 @@ from harness.baselines import (
     rows,
     true_density_um2,
 )
+from harness.board import Plan
 from harness.localization import localize, photons_of
 from harness.recording import field_nm, score_movie
 from harness.scoring import score
@@ -74,9 +75,11 @@ def test_rows_are_written_marked_and_not_measured_again(dense, tmp_path):
     recipe, movie = dense
     movies = {recipe.name: (recipe, movie)}
     validation = validation_movies(movies=1, frames=4)
-    results = rows(movies, validation=validation, folder=tmp_path)
+    command = Plan.make(quick=True).command
+    results = rows(movies, validation=validation, folder=tmp_path, command=command)
     assert [r.model.name for r in results] == list(BASELINES)
     assert all(r.model.baseline and r.dataset.recipe_hash == recipe.hash for r in results)
+    assert {r.command for r in results} == {f"smlm-zoo leaderboard --quick --dataset {recipe.name}"}
     of = {r.model.name: r for r in results}
     assert of["blank"].scores.efficiency == -100
     assert of["blank"].detail.flags == "nothing was found"
@@ -97,10 +100,11 @@ def test_rows_are_written_marked_and_not_measured_again(dense, tmp_path):
     assert fit.scores.efficiency > 35
     assert sorted(r.id for r in read_results(tmp_path / "records")) == sorted(r.id for r in results)
     said: list[str] = []
-    again = rows(movies, validation=validation, folder=tmp_path, known=results, say=said.append)
+    again = rows(movies, validation=validation, folder=tmp_path, command=command, known=results, say=said.append)
     assert [r.id for r in again] == [r.id for r in results]
     assert said == []
-    assert "fit" not in {r.model.name for r in rows(movies, validation=[], folder=tmp_path, known=results)}
+    without = rows(movies, validation=[], folder=tmp_path, command=command, known=results)
+    assert "fit" not in {r.model.name for r in without}
 
 
 def test_the_fit_reaches_the_bound_where_molecules_are_alone():

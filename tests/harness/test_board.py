@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import tyro
 
 import leaderboard
 import zoo
 from harness.board import BoardIncomplete, Plan, default_workers, run_board
 from harness.board import cells as cells_module
 from harness.board import run as run_module
+from harness.cli.leaderboard_ import Leaderboard
 from harness.models import suited_weights
 from harness.runtimes.base import RuntimeInfo
 from harness.timing_figures import FormTimes
@@ -90,6 +92,18 @@ def counted(monkeypatch):
     return done
 
 
+@pytest.mark.parametrize("option", ["", "--quick", "--full"])
+def test_the_command_of_a_record_gives_its_movie_again(option):
+    plan = Plan.make(quick=option == "--quick", full=option == "--full")
+    for recipe in plan.recipes:
+        words = plan.command(recipe, "decode.epfl-2d").split()
+        asked = tyro.cli(Leaderboard, args=words[2:])
+        assert asked.model == ("decode.epfl-2d",)
+        again = Plan.make(quick=asked.quick, full=asked.full, datasets=asked.dataset)
+        assert again.recipes == (recipe,)
+        assert again.timing() == plan.timing()
+
+
 def files(folder):
     return {path.name: path.stat().st_mtime_ns for path in (folder / "records").glob("*.json")}
 
@@ -121,6 +135,9 @@ def test_a_run_that_is_stopped_goes_on_without_repeating_anything(models, counte
         (model, movie) for model in ("one", "two") for movie in ("tubes-2d-hd", "tubes-2d-uhd")
     }
     assert all(r.timing.ms_p50 == pytest.approx(10) and r.timing.noisy is False for r in results)
+    assert {r.command for r in results} == {
+        plan.command(recipe, source) for recipe in plan.recipes for source in models
+    }
     assert page.is_file()
     counted.clear()
     run_board(folder, plan, models=models, workers=1)
