@@ -1,11 +1,12 @@
 """What several commands share: the camera of a user's movie, printing tables, progress."""
 
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
 
@@ -64,6 +65,21 @@ class CameraOptions:
         if pixel is None:
             raise ValueError(f"{movie} does not say its pixel size; give --camera.pixel-size-nm, e.g. 100")
         return Camera(pixel_size_nm=pixel, **{"baseline": 0.0, "e_per_adu": 1.0, **named})
+
+
+def command_line(command: Any) -> str:
+    """What the user gave, but for the output folder: the line that runs a command's dataclass (plain fields) again."""
+    hints = get_type_hints(type(command), include_extras=True)
+    first, later = [], []
+    for field in fields(command):
+        value = getattr(command, field.name)
+        words = [str(one) for one in value] if isinstance(value, tuple) else [str(value)]
+        option = f"--{field.name.replace('_', '-')}"
+        if tyro.conf.Positional in getattr(hints[field.name], "__metadata__", ()):
+            first += words
+        elif value != field.default and field.name != "output":
+            later += [option] if value is True else [option, *words]
+    return shlex.join(["smlm-zoo", type(command).__name__.lower(), *first, *later])
 
 
 Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]

@@ -1,13 +1,12 @@
 """smlm-zoo compare"""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from ._shared import OptionalOutput, Plugins, load_plugins, print_table, progress_bar
+from ._shared import OptionalOutput, Plugins, command_line, load_plugins, print_table, progress_bar
 from ._tables import read_emitters, read_localizations, write_bytes
 
 if TYPE_CHECKING:
@@ -153,21 +152,11 @@ class Compare:
         print_table(_rows(paired))
         print(paired.verdict)
         page = leaderboard.build_comparison(
-            paired, folder, records=[*sides[0], *sides[1]], pictures=pictures, command=self._command()
+            paired, folder, records=[*sides[0], *sides[1]], pictures=pictures, command=command_line(self)
         )
         write_bytes(to_csv(paired.frame()).encode(), folder / "comparison.csv")
         print(f"open {page}")
         return 0
-
-    def _command(self) -> str:
-        words = ["smlm-zoo", "compare", self.first, self.second]
-        for option in ("records", "truth", "field_nm", "pixel_size_nm", "frames", "dataset"):
-            value = getattr(self, option)
-            if value not in (None, ()):
-                values = value if isinstance(value, tuple) else (value,)
-                words += [f"--{option.replace('_', '-')}", *map(str, values)]
-        words += [f"--{option.replace('_', '-')}" for option in ("three_d", "quick") if getattr(self, option)]
-        return shlex.join(words)
 
 
 def _rows(paired: "Paired") -> list[dict[str, object]]:

@@ -1,13 +1,12 @@
 """smlm-zoo score"""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ._shared import OptionalOutput, print_table
+from ._shared import OptionalOutput, command_line, print_table
 from ._tables import read_emitters, read_image, read_localizations, write_bytes
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Score:
             self._show([{"score": key, "value": _shown(value)} for key, value in figures.items()], figures)
             if self.record is not None:
                 own = foreign.image_record(
-                    image, name=self.name, dataset=test, truth=truth, field_nm=field, command=self._command()
+                    image, name=self.name, dataset=test, truth=truth, field_nm=field, command=command_line(self)
                 )
                 self._keep(own.to_json())
             return 0
@@ -150,24 +149,10 @@ class Score:
                 field_nm=field,
                 n_frames=frames,
                 wobble=wobble,
-                command=self._command(),
+                command=command_line(self),
             )
             self._keep(own.to_json())
         return 0
-
-    def _command(self) -> str:
-        """What repeats the record."""
-        words = ["smlm-zoo", "score", str(self.found), "--truth", str(self.truth), "--name", self.name]
-        for option in ("field_nm", "dataset", "frames", "pixel_size_nm", "wobble"):
-            value = getattr(self, option)
-            if value is not None:
-                values = value if isinstance(value, tuple) else (value,)
-                words += [f"--{option.replace('_', '-')}", *map(str, values)]
-        plain = {"tolerance_nm": 250.0, "border_nm": 450.0, "quantile": 0.25, "rule": "greedy"}
-        for option, usual in plain.items():
-            if getattr(self, option) != usual:
-                words += [f"--{option.replace('_', '-')}", str(getattr(self, option))]
-        return shlex.join([*words, *(["--three-d"] if self.three_d else []), "--record", str(self.record)])
 
     def _keep(self, text: str) -> None:
         if self.record is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from ._shared import OptionalOutput, Plugins, load_plugins, print_table
+from ._shared import OptionalOutput, Plugins, command_line, load_plugins, print_table
 from ._tables import write_bytes
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Study:
             seeds=self.seeds,
             quick=self.quick,
             precision=self.precision,
+            command=command_line(self),
         )
         folder = self.output or Path("smlm-zoo-study")
         with _bar(plan.size) as say:

@@ -66,6 +66,7 @@ class Study:
         validation: number of validation movies for the thresholds.
         models: shipped models, folders or ONNX files. baselines: names of `harness.baselines`.
         precision: of the models' arithmetic: float32, bfloat16, or auto for the faster.
+        command: repeats the study.
     """
 
     recipe: Recipe
@@ -75,6 +76,7 @@ class Study:
     models: tuple[str, ...]
     baselines: tuple[str, ...] = field(default=("random", "fit"))
     precision: str = "float32"
+    command: str = ""
 
     @staticmethod
     def make(
@@ -89,6 +91,7 @@ class Study:
         seeds: int = 1,
         quick: bool = False,
         precision: str = "float32",
+        command: str = "",
     ) -> Study:
         """The usual study.
 
@@ -103,6 +106,7 @@ class Study:
             seeds: movies of each simulated cell.
             quick: fewer values, frames and pairs.
             precision: see `Study`.
+            command: see `Study`.
 
         Raises:
             ValueError: as `sweep_cells`; a dataset of another kind of PSF or camera than the domain's.
@@ -134,6 +138,7 @@ class Study:
             models=tuple(models),
             baselines=tuple(baselines),
             precision=precision,
+            command=command,
         )
 
     @property
@@ -153,6 +158,7 @@ class _Entry:
     context: int
     height: bool
     precision: str
+    command: str
 
 
 def run_study(study: Study, folder: Path, *, device: str = "auto", say: Say = lambda text, done: None) -> list[Result]:
@@ -234,6 +240,7 @@ def _entry(source: str, study: Study, thresholds: Path, validation: list[tuple[R
             context=1,
             height=first.gives_height,
             precision=first.info.precision,
+            command=study.command,
         )
     model = open_model(source, device=device, precision=study.precision)
     record = model_record(model)
@@ -247,6 +254,7 @@ def _entry(source: str, study: Study, thresholds: Path, validation: list[tuple[R
         context=context_frames(model),
         height=gives_height(model),
         precision=model.info.precision,
+        command=study.command,
     )
 
 
@@ -342,5 +350,5 @@ def _result(
         scores=scores,
         detail=detail,
         settings=settings_record(protocol, precision=model.info.precision, choice=entry.threshold),
-        command=f"smlm-zoo study {entry.record.name} --condition {dataset.condition}",
+        command=entry.command,
     )

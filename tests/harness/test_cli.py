@@ -1,13 +1,19 @@
 """The command line: help that teaches, exit codes, clear errors, nothing half-written."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+import tyro
 
 import zoo
 from harness.cli import COMMANDS, main
+from harness.cli._shared import command_line
+from harness.cli.compare_ import Compare
+from harness.cli.score_ import Score
+from harness.cli.study_ import Study
 from simulators import list_recipes
 
 
@@ -30,6 +36,22 @@ def test_the_program_lists_its_commands(capsys):
     assert code == 0
     assert all(f"  {command} " in out for command in COMMANDS)
     assert run(capsys)[0] == 2  # nothing asked for
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (Score, "found.csv --truth 'my truth.csv' --field-nm 6400.0 6400.0 --rule optimal --three-d --seed 3"),
+        (Compare, "decode mine.csv --records a b --three-d --resamples 100"),
+        (Study, "fid_storm decode --condition psf density --frames 30 --seeds 3 --quick --baseline --precision auto"),
+        (Study, "--movie theirs.yaml --baseline fit"),
+    ],
+)
+def test_the_line_of_a_record_runs_its_command_again(command, words):
+    asked = tyro.cli(command, args=shlex.split(words))
+    line = shlex.split(command_line(asked))
+    assert sorted(line) == sorted(["smlm-zoo", command.__name__.lower(), *shlex.split(words)])
+    assert tyro.cli(command, args=line[2:]) == asked
 
 
 def test_simulate_writes_a_movie_a_table_and_its_recipe(capsys, tmp_path):

@@ -25,6 +25,7 @@ from harness.conditions import (
 )
 from harness.conditions.cells import SWEEPS, centre
 from harness.io.tables import write_table
+from leaderboard import read_results
 from leaderboard.conditions import condition_figures, order_over_seeds
 from simulators import Emitters, Localizations, load_recipe, simulate
 
@@ -308,6 +309,9 @@ def test_the_command_writes_a_table_and_figures(model_folder, described, capsys,
     assert len(rows) == 2 * (3 * 2 + 1)
     assert {row["condition"] for row in rows} == {"psf", "foreign"}
     assert len({row["seed"] for row in rows if row["condition"] == "psf"}) == 2
+    (line,) = {record.command for record in read_results(tmp_path / "records")}
+    assert line.startswith(f"smlm-zoo study {model_folder} --condition psf --movie ")
+    assert line.endswith("--baseline random --frames 2 --seeds 2 --quick")
 
 
 def test_a_study_of_nothing_is_refused(tmp_path):
