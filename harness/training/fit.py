@@ -165,7 +165,7 @@ def _train(
     objective = None if teaching is None else teaching.objective(network, loss, source, config, where)
 
     task = Task(network, loss, config, minutes=config.minutes, objective=objective)
-    validate = Validate(validation, output, config.validate_every)
+    validate = Validate(validation, output, config.validate_every, begun=begun is not None)
     precision = pick_precision(config.precision, where)
     first = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"] if resume else 0
     if first >= config.steps:

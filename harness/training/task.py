@@ -130,11 +130,12 @@ class Validate(Callback):
     """Score the fixed validation frames, keep the best weights, write a preview picture.
 
     The best weights are those of the highest efficiency (paired images without emitters: of the lowest loss), with the
-    threshold at which it was reached.
+    threshold at which it was reached. A training that goes on from given weights (`begun`) scores them first: where
+    nothing better is learned they are kept.
     """
 
-    def __init__(self, validation: Validation, folder: Path, every: int) -> None:
-        self.validation, self.folder, self.every = validation, folder, every
+    def __init__(self, validation: Validation, folder: Path, every: int, *, begun: bool = False) -> None:
+        self.validation, self.folder, self.every, self.begun = validation, folder, every, begun
         self.best = -math.inf
         self.threshold: float | None = None
         self.weights: dict[str, Tensor] = {}
@@ -152,8 +153,10 @@ class Validate(Callback):
         self.curve = list(state_dict.get("curve", []))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Score the weights that an earlier sitting kept anew: the program, and so the figure, may be another since."""
+        """Score what there is: given weights, or those of an earlier sitting, whose figure may be another program's."""
         if not self.weights:
+            if self.begun:
+                self.run(pl_module, trainer)
             return
         network = copy.deepcopy(pl_module.best_network)
         network.load_state_dict(self.weights)

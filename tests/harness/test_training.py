@@ -229,16 +229,20 @@ def test_same_seed_same_batches():
     assert not torch.equal(first.batch(3)[0], first.batch(4)[0])
 
 
-def test_trains_on_pairs_from_disk(tmp_path):
+@pytest.fixture
+def paired(tmp_path):
+    """Settings of a training on noise in image files, whose weights are judged by the loss alone."""
     rng = np.random.default_rng(0)
     for name in ("inputs", "targets"):
         (tmp_path / name).mkdir()
     for index in range(12):
         tifffile.imwrite(tmp_path / "inputs" / f"f{index}.tif", rng.random((8, 8), dtype=np.float32))
         tifffile.imwrite(tmp_path / "targets" / f"f{index}.tif", rng.random((64, 64), dtype=np.float32))
-    config = make_config(
-        {**TINY, "recipe": None, "inputs": str(tmp_path / "inputs"), "targets": str(tmp_path / "targets"), "steps": 2}
-    )
+    return {**TINY, "recipe": None, "inputs": str(tmp_path / "inputs"), "targets": str(tmp_path / "targets")}
+
+
+def test_trains_on_pairs_from_disk(tmp_path, paired):
+    config = make_config({**paired, "steps": 2})
     result = train(config, tmp_path / "run", progress=False)
     assert result.finished
     assert "validation_loss" in result.scores
@@ -317,6 +321,20 @@ def test_begins_from_other_weights_and_says_what_was_copied(tmp_path, caplog):
     assert "not in the weights left as they were: core." in report
     with pytest.raises(ValueError, match="no tensor of them fits 'srcnn'"):
         train(make_config({**TINY, "model": "srcnn", "options": {}, "init": str(tmp_path / "first")}), tmp_path / "no")
+
+
+def test_weights_that_a_training_begins_from_are_kept_where_nothing_better_is_learned(tmp_path, paired):
+    train(make_config({**paired, "steps": 2}), tmp_path / "first", progress=False)
+    start = zoo.load_model(tmp_path / "first")[0].state_dict()
+    spoiling = {"learning_rate": 10.0, "warmup_steps": 0, "decay_share": 0.0, "clip": 1e6, "steps": 3}
+    train(make_config({**paired, **spoiling, "init": str(tmp_path / "first")}), tmp_path / "second", progress=False)
+    network, card = zoo.load_model(tmp_path / "second")
+    torch.testing.assert_close(network.state_dict(), start, rtol=0, atol=0)
+    assert card["scores"]["step"] == 0
+    assert [(point["step"], point["frames"]) for point in card["training"]["curve"]] == [(0, 0), (3, 6)]
+    assert card["training"]["curve"][0]["validation_loss"] < card["training"]["curve"][1]["validation_loss"]
+    spoilt = weights(tmp_path / "second")
+    assert any(not torch.equal(spoilt[f"network.{key}"], value) for key, value in start.items() if "weight" in key)
 
 
 def test_maps_begin_with_the_scales_of_the_weights(tmp_path):
