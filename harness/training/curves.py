@@ -41,10 +41,12 @@ def learning_curves(sources: Sequence[str | Path] = ()) -> pd.DataFrame:
 
 
 LOWEST = -20.0  # efficiency that is drawn
+LONG = 30.0  # times the first validation's time or frames: drawn in decades
 
 
 def plot_curves(table: pd.DataFrame, path: Path, *, score: str = "efficiency") -> Path:
-    """A picture: the score against time and against frames (in decades), a line per training.
+    """A picture: the score against time and against frames (in decades where they span more than 1.5), a line
+    per training.
 
     Efficiencies below -20 are drawn there, at the lower edge.
 
@@ -56,7 +58,7 @@ def plot_curves(table: pd.DataFrame, path: Path, *, score: str = "efficiency") -
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import seaborn as sns
-    from matplotlib.ticker import EngFormatter, NullFormatter
+    from matplotlib.ticker import EngFormatter, NullFormatter, StrMethodFormatter
 
     if score not in table or table[score].notna().sum() == 0:
         there = [name for name in SCORES if name in table and table[name].notna().any()]
@@ -80,11 +82,18 @@ def plot_curves(table: pd.DataFrame, path: Path, *, score: str = "efficiency") -
             ax=axis,
             legend=number == 0,
         )
-        axis.set(xscale="log", xlabel=label, ylabel=label_y)
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        low, high = axis.get_xlim()
-        axis.xaxis.set_minor_formatter(EngFormatter(sep="") if high < 30 * low else NullFormatter())
-        axis.tick_params(axis="x", which="minor", labelsize="small")
+        axis.set(xlabel=label, ylabel=label_y)
+        later = table.loc[table["step"] > 0, column]
+        if later.max() > LONG * later.min():
+            if len(later) < len(table):  # weights that a training began from, scored at 0
+                axis.set_xscale("symlog", linthresh=later.min())
+                axis.set_xlim(left=0)
+            else:
+                axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axis.set_xlim(left=0)
+        axis.xaxis.set_major_formatter(EngFormatter(sep="") if column == "frames" else StrMethodFormatter("{x:g}"))
     if score == "efficiency":
         axes[0].set_ylim(max(LOWEST - 1, float(table[score].min()) - 5), 100)
     handles, labels = axes[0].get_legend_handles_labels()

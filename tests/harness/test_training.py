@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import torch
@@ -391,6 +393,17 @@ def test_shipped_weights_hold_the_curve_that_led_to_them():
     for name, curve in table.groupby("model"):
         card = zoo.read_card(name)
         assert curve["efficiency"].max() == pytest.approx(card["scores"]["efficiency"], rel=1e-3), name
+
+
+@pytest.mark.parametrize(("frames", "scale"), [([100, 200], "linear"), ([10, 1000], "log"), ([0, 10, 1000], "symlog")])
+def test_curves_are_drawn_in_decades_where_they_are_long(frames, scale, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plt, "close", drawn.append)
+    table = pd.DataFrame({"model": "one", "step": frames, "frames": frames, "minutes": frames, "efficiency": 50.0})
+    plot_curves(table, tmp_path / "curves.png")
+    for axis in drawn[0].axes:
+        assert axis.get_xscale() == scale
+        assert axis.get_xlim()[0] <= frames[0] < frames[-1] <= axis.get_xlim()[1]
 
 
 def test_who_trains_a_flat_network_where_spots_tell_z_is_told():
