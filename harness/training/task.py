@@ -124,6 +124,8 @@ class Task(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.frames_seen, self.seconds_before = checkpoint["frames_seen"], checkpoint["seconds"]
+        for schedule in checkpoint["lr_schedulers"]:  # the rate of this sitting may be another one
+            schedule["base_lrs"] = [self.config.learning_rate] * len(schedule["base_lrs"])
 
 
 class Validate(Callback):

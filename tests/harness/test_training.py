@@ -172,6 +172,15 @@ def test_learning_rate_falls_at_the_end_of_a_sitting(tmp_path):
     assert rates[99] < 0.01
 
 
+def test_a_resumed_sitting_has_the_learning_rate_that_it_is_given(tmp_path):
+    config = make_config({**TINY, "steps": 2, "warmup_steps": 0, "decay_share": 0.0})
+    train(config, tmp_path / "run", progress=False)
+    train(make_config({**config.model_dump(), "steps": 4, "learning_rate": 1e-5}), tmp_path / "run", resume=True)
+    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert config.learning_rate != 1e-5
+    assert saved["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(1e-5, rel=2e-3)
+
+
 @pytest.fixture
 def movie(tmp_path) -> tuple[Path, Path]:
     """A movie of 20 frames of 12 x 16 pixels with its table."""
