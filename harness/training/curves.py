@@ -3,6 +3,7 @@
 They come from the cards of weights (`training.curve`), so that shipped weights tell how they were learned.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def plot_curves(table: pd.DataFrame, path: Path, *, score: str = "efficiency") -
         later = table.loc[table["step"] > 0, column]
         if later.max() > LONG * later.min():
             if len(later) < len(table):  # weights that a training began from, scored at 0
-                axis.set_xscale("symlog", linthresh=later.min())
+                axis.set_xscale("symlog", linthresh=10 ** math.floor(math.log10(later.min())), linscale=0.5)
                 axis.set_xlim(left=0)
             else:
                 axis.set_xscale("log")
