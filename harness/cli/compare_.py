@@ -20,10 +20,11 @@ class Compare:
     Of models, records or tables. Differences have intervals and p-values, corrected for the number of datasets by
     Holm's method. The answer is printed and written as a page, with the difference block by block and pictures.
 
-    Example: smlm-zoo compare decode fid_storm                       # both read the test movies; minutes
-    Example: smlm-zoo compare decode fid_storm --records smlm-zoo-leaderboard    # measured before; seconds
-    Example: smlm-zoo compare old/records new/records                # one model each
-    Example: smlm-zoo compare mine.csv theirs.csv --truth movie      # a folder of smlm-zoo simulate, or a table
+    For example:
+        smlm-zoo compare decode fid_storm                       # both read the test movies; minutes
+        smlm-zoo compare decode fid_storm --records smlm-zoo-leaderboard    # measured before; seconds
+        smlm-zoo compare old/records new/records                # one model each
+        smlm-zoo compare mine.csv theirs.csv --truth movie      # a folder of smlm-zoo simulate, or a table
     """
 
     first: Annotated[str, tyro.conf.Positional]

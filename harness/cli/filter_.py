@@ -16,8 +16,9 @@ class Filter:
 
     Limits belong to what is kept; a limit on a column that the table lacks is an error.
 
-    Example: smlm-zoo filter out/localizations.csv -o good.csv --max-xy-sigma-nm 40 --min-photons 300
-    Example: smlm-zoo filter out -o best.csv --keep 0.75
+    For example:
+        smlm-zoo filter out/localizations.csv -o good.csv --max-xy-sigma-nm 40 --min-photons 300
+        smlm-zoo filter out -o best.csv --keep 0.75
     """
 
     table: Annotated[Path, tyro.conf.Positional]

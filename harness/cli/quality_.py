@@ -18,8 +18,9 @@ class Quality:
     image or the raw movie: correlation (RSP) and error (RSE) of the image blurred to it. Neither proves that structure
     is right: report them, do not rank by them.
 
-    Example: smlm-zoo quality out/localizations.csv --field-nm 6400 6400 --movie movie.tif
-    Example: smlm-zoo quality super_resolved.tif --widefield widefield.tif
+    For example:
+        smlm-zoo quality out/localizations.csv --field-nm 6400 6400 --movie movie.tif
+        smlm-zoo quality super_resolved.tif --widefield widefield.tif
     """
 
     found: Annotated[Path, tyro.conf.Positional]

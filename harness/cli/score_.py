@@ -20,16 +20,18 @@ class Score:
     Intervals are from resampled blocks of 20 frames. The JSON file holds all settings, the counts by block for
     comparisons, the calibration of predicted sigmas, and with --curves the curves.
 
-    Example: smlm-zoo score out/localizations.csv --truth gt.csv --field-nm 6400 6400
-    Example: smlm-zoo score out --truth gt.csv --field-nm 6400 6400 --three-d --wobble wobble.csv -o score.json
-    Example: smlm-zoo score super_resolved.tif --truth gt.csv --field-nm 6400 6400
+    For example:
+        smlm-zoo score out/localizations.csv --truth gt.csv --field-nm 6400 6400
+        smlm-zoo score out --truth gt.csv --field-nm 6400 6400 --three-d --wobble wobble.csv -o score.json
+        smlm-zoo score super_resolved.tif --truth gt.csv --field-nm 6400 6400
 
     With --record the score becomes an entry of the leaderboard. The truth is then best the folder of smlm-zoo simulate,
     whose recipe says which test it is, so that the entry stands beside the models that read the same movie.
 
-    Example: smlm-zoo simulate tubes-2d-hd --frames 300 --size 40 40 -o movie    # as the leaderboard has it
-    Example: smlm-zoo score theirs.csv --truth movie --name ThunderSTORM --record theirs.json
-    Example: smlm-zoo leaderboard --add theirs.json
+    For example:
+        smlm-zoo simulate tubes-2d-hd --frames 300 --size 40 40 -o movie    # as the leaderboard has it
+        smlm-zoo score theirs.csv --truth movie --name ThunderSTORM --record theirs.json
+        smlm-zoo leaderboard --add theirs.json
     """
 
     found: Annotated[Path, tyro.conf.Positional]

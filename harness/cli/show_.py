@@ -15,9 +15,10 @@ class Show:
 
     One frame, or with --frames the sum of several: what your own structure looks like through each of them.
 
-    Example: smlm-zoo show decode movie.tif --camera.pixel-size-nm 100 --camera.baseline 100
-    Example: smlm-zoo show decode movie.tif --also fid_storm deep_storm --frames 200 --camera.recipe tubes-2d-hd
-    Example: smlm-zoo show all movie.tif --frames 50 --camera.pixel-size-nm 100 -o all.png
+    For example:
+        smlm-zoo show decode movie.tif --camera.pixel-size-nm 100 --camera.baseline 100
+        smlm-zoo show decode movie.tif --also fid_storm deep_storm --frames 200 --camera.recipe tubes-2d-hd
+        smlm-zoo show all movie.tif --frames 50 --camera.pixel-size-nm 100 -o all.png
     """
 
     model: Annotated[str, tyro.conf.Positional]

@@ -26,10 +26,11 @@ class Study:
     A movie that was not simulated here is given as a YAML file with name, movie, truth (left out for real data), camera
     (a recipe's name or constants) and frames.
 
-    Example: smlm-zoo study --quick
-    Example: smlm-zoo study fid_storm decode --condition density psf --seeds 3
-    Example: smlm-zoo study --dataset tubes-2d-hd tubes-2d-uhd --seeds 3
-    Example: smlm-zoo study decode --movie nairr.yaml cells.yaml -o study
+    For example:
+        smlm-zoo study --quick
+        smlm-zoo study fid_storm decode --condition density psf --seeds 3
+        smlm-zoo study --dataset tubes-2d-hd tubes-2d-uhd --seeds 3
+        smlm-zoo study decode --movie nairr.yaml cells.yaml -o study
     """
 
     model: Annotated[tuple[str, ...], tyro.conf.Positional] = ()

@@ -12,8 +12,9 @@ from ._shared import OptionalOutput, Plugins, load_plugins, print_table
 class Threshold:
     """Find the threshold of models on validation movies: the same movies and the same number of trials for each.
 
-    Example: smlm-zoo threshold deep_storm fid_storm
-    Example: smlm-zoo threshold run --recipe tubes-2d-hd -o threshold.json
+    For example:
+        smlm-zoo threshold deep_storm fid_storm
+        smlm-zoo threshold run --recipe tubes-2d-hd -o threshold.json
     """
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional]
