@@ -18,8 +18,10 @@ import zoo
 from harness.board import BoardIncomplete, Plan, default_workers, run_board
 from harness.board import cells as cells_module
 from harness.board import run as run_module
+from harness.board.plan import FULL
 from harness.cli.leaderboard_ import Leaderboard
 from harness.models import suited_weights
+from harness.recording import weights_digest
 from harness.runtimes.base import RuntimeInfo
 from harness.timing_figures import FormTimes
 from harness.timing_process import Opened, Turn
@@ -257,3 +259,11 @@ def test_models_that_give_z_are_scored_in_three_dimensions_and_others_apart(tmp_
     assert {name: r.dataset.dimensions for name, r in scored.items()} == {"compact": 3, "one": 2, "blank": 3}
     assert scored["compact"].scores.rmse_axial_nm > 0
     assert "epfl-as" in scored["compact"].settings.threshold_source
+
+
+def test_the_committed_leaderboard_is_of_the_shipped_weights():
+    results = [r for r in leaderboard.shipped_results() if not r.model.baseline]
+    measured = {f"{r.model.name}.{r.model.tag}": r.model.weights_sha256 for r in results}
+    assert measured == {name: weights_digest(zoo.read_card(name)) for name in zoo.list_weights() if name in measured}
+    assert set(suited_weights(load_recipe(name) for name in FULL)) <= measured.keys()
+    assert {r.dataset.recipe_hash for r in results} == {r.hash for r in Plan.make(full=True).recipes}

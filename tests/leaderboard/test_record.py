@@ -249,8 +249,15 @@ def test_unseen_characters_are_made_visible():
     assert Result.from_json(result.to_json()) == result
 
 
-def test_shipped_records_can_be_read():
-    assert all(isinstance(result, Result) for result in shipped_results())
+def test_shipped_records_score_every_model_on_every_movie():
+    results = shipped_results()
+    rows = {(r.model.name, r.model.tag, r.model.variant) for r in results if not r.model.baseline}
+    movies = {r.dataset.name for r in results}
+    scored = {(r.model.name, r.model.tag, r.model.variant, r.dataset.name) for r in results if r.scores}
+    assert len(rows) >= 10
+    assert movies == {"tubes-2d-ld", "tubes-2d-hd", "tubes-2d-uhd", "tubes-2d-hd-dim"}
+    assert {(*row, movie) for row in rows for movie in movies} <= scored
+    assert all(r.command.startswith("smlm-zoo leaderboard") for r in results)
 
 
 def test_record_needs_the_standard_library_only():
