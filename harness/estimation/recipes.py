@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 
 from simulators import Camera, Recipe, SplinePSF, parse_recipe
+
+# To either side of the focus, where widths vary: they tell the depth in units of the depth of focus only.
+DEPTH_NM = 300.0
+LEAST_WIDTH_SPREAD = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
     """What a recipe is made of: photons per frame of a molecule that is on, their spread as a standard deviation of the
-    logarithm, photons per pixel, nm, relative spread of the width, frames, rows per frame and square micrometre."""
+    logarithm, photons per pixel, median width in nm and its relative spread from molecule to molecule (half the
+    distance of the 16 % and 84 % quantiles), frames, rows per frame and square micrometre."""
 
     flux: float
     flux_spread: float
@@ -25,22 +31,43 @@ class Numbers:
     z_range_nm: tuple[float, float] = (0.0, 0.0)
 
 
-def _range(middle: float, spread: float, *, log: bool) -> Any:
-    """A number, or an even range with this standard deviation (relative, or of the logarithm)."""
+def _range(middle: float, spread: float) -> Any:
+    """A number, or a range, even in the logarithm, with this standard deviation of it."""
     if spread < 0.05:
         return float(f"{middle:.4g}")
-    reach = float(np.sqrt(3)) * spread
-    low, high = (middle * np.exp(-reach), middle * np.exp(reach)) if log else (
-        middle * max(0.3, 1 - reach), middle * (1 + reach)
-    )  # fmt: skip
-    return {"low": float(f"{low:.4g}"), "high": float(f"{high:.4g}"), "scale": "log" if log else "linear"}
+    reach = float(np.exp(np.sqrt(3) * spread))
+    return {"low": float(f"{middle / reach:.4g}"), "high": float(f"{middle * reach:.4g}"), "scale": "log"}
+
+
+def _width_at(share: float, depths: float) -> float:
+    """Width in units of that in focus which a share of the molecules stays below, even in depth up to `depths` times
+    the depth of focus."""
+    return float(np.hypot(1.0, share * depths))
+
+
+def _gaussian(sigma_nm: float, spread: float) -> dict[str, Any]:
+    """A Gaussian PSF whose widths over +- `DEPTH_NM` have this median and relative spread."""
+    if spread < LEAST_WIDTH_SPREAD:
+        return {"kind": "gaussian", "sigma_nm": float(f"{sigma_nm:.4g}")}
+
+    def excess(depths: float) -> float:
+        return (_width_at(0.84, depths) - _width_at(0.16, depths)) / 2 / _width_at(0.5, depths) - spread
+
+    depths = float(brentq(excess, 0.0, 10.0))
+    return {
+        "kind": "gaussian",
+        "sigma_nm": float(f"{sigma_nm / _width_at(0.5, depths):.4g}"),
+        "defocus_nm": float(f"{DEPTH_NM / depths:.4g}"),
+    }
 
 
 def recipe_of(
     numbers: Numbers, camera: Camera, psf: SplinePSF | None, *, name: str, size: tuple[int, int], frames: int, seed: int
 ) -> Recipe:
-    """The recipe of these numbers: molecules anywhere, on for an exponential time."""
-    spot: Any = psf or {"kind": "gaussian", "sigma_nm": _range(numbers.sigma_nm, numbers.sigma_spread, log=False)}
+    """The recipe of these numbers: molecules anywhere, on for an exponential time, as deep as their widths say where
+    no PSF is given."""
+    spot: Any = psf or _gaussian(numbers.sigma_nm, numbers.sigma_spread)
+    depth = DEPTH_NM if psf is None and "defocus_nm" in spot else 0.0
     return parse_recipe(
         {
             "name": name,
@@ -50,12 +77,12 @@ def recipe_of(
             "size": size,
             "structure": {"kind": "uniform"},
             "blinking": {"kind": "on_time", "mean_on_frames": float(f"{numbers.on_frames:.4g}")},
-            "photons": _range(numbers.flux, numbers.flux_spread, log=True),
+            "photons": _range(numbers.flux, numbers.flux_spread),
             "density_um2": float(f"{numbers.density_um2:.4g}"),
             "background": float(f"{numbers.background:.4g}"),
             "psf": spot,
             "camera": camera.model_dump(),
-            "z_range_nm": numbers.z_range_nm,
+            "z_range_nm": numbers.z_range_nm if psf else (-depth, depth),
         },
         source="the estimate",
     )
@@ -75,7 +102,7 @@ def training_recipe(recipe: Recipe, numbers: Numbers, spread: float, psf: Spline
         return {"low": float(f"{middle / factor:.3g}"), "high": float(f"{middle * factor:.3g}"), "scale": "log"}
 
     reach = float(np.exp(np.sqrt(3) * numbers.flux_spread))
-    low, high = numbers.z_range_nm
+    low, high = recipe.z_range_nm
     changes: dict[str, Any] = {
         "name": f"{recipe.name}-training",
         "summary": "Training domain round what was estimated from a movie",
@@ -87,10 +114,7 @@ def training_recipe(recipe: Recipe, numbers: Numbers, spread: float, psf: Spline
         "z_range_nm": (low - 0.1 * (high - low), high + 0.1 * (high - low)) if psf is None else numbers.z_range_nm,
     }
     if psf is None:
-        wide = max(0.08, float(np.sqrt(3)) * numbers.sigma_spread + 0.04)
-        low_width, high_width = numbers.sigma_nm * max(0.3, 1 - wide), numbers.sigma_nm * (1 + wide)
-        changes["psf"] = {
-            "kind": "gaussian",
-            "sigma_nm": {"low": float(f"{low_width:.4g}"), "high": float(f"{high_width:.4g}"), "scale": "linear"},
-        }
+        spot = _gaussian(numbers.sigma_nm, numbers.sigma_spread)
+        narrow, wide = (float(f"{factor * spot['sigma_nm']:.4g}") for factor in (0.92, 1.08))
+        changes["psf"] = spot | {"sigma_nm": {"low": narrow, "high": wide, "scale": "linear"}}
     return recipe.with_(**changes)

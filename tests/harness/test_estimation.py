@@ -4,9 +4,21 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from harness.cli import main
-from harness.estimation import LIMITS, Row, build_page, compare, estimate, find_camera, observe
+from harness.estimation import (
+    LIMITS,
+    Numbers,
+    Row,
+    build_page,
+    compare,
+    estimate,
+    find_camera,
+    observe,
+    recipe_of,
+    training_recipe,
+)
 from harness.io import open_movie, write_movie
 from simulators import Camera, load_recipe, simulate
 
@@ -159,6 +171,22 @@ def test_command_writes_recipes_that_load(tmp_path, capsys):
     assert "spots were found" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("spread", [0.02, 0.07, 0.25])
+def test_widths_vary_from_molecule_to_molecule_as_they_were_measured(spread):
+    numbers = Numbers(
+        flux=5000, flux_spread=0, background=50, sigma_nm=130, sigma_spread=spread, on_frames=3, density_um2=2
+    )
+    recipe = recipe_of(numbers, Camera(pixel_size_nm=100), None, name="mine", size=(32, 32), frames=300, seed=1)
+    training = training_recipe(recipe, numbers, 0.0, None)
+    z_nm = torch.from_numpy(simulate(recipe, np.random.default_rng(1)).emitters.z_nm)
+    low, middle, high = np.quantile(recipe.psf.widths(z_nm)[0], [0.16, 0.5, 0.84])
+    assert middle == pytest.approx(130, rel=0.02)
+    assert (high - low) / 2 / middle == pytest.approx(spread, rel=0.15)
+    assert training.psf.defocus_nm == recipe.psf.defocus_nm
+    assert training.psf.sigma_nm.low < recipe.psf.sigma_nm < training.psf.sigma_nm.high
+    assert training.z_range_nm[1] > recipe.z_range_nm[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "frames", "camera_known", "far"),
@@ -178,7 +206,8 @@ def test_named_recipes_come_back(recipe, frames, camera_known, far, tmp_path):
     assert numbers.flux == pytest.approx(8000, rel=far)
     assert numbers.background == pytest.approx(90, rel=far)
     # Molecules lie at |z| <= 300 nm, where spots are 115 to 141 nm wide, 122 on average.
-    assert numbers.sigma_nm == pytest.approx(122, rel=0.03)
+    assert numbers.sigma_nm == pytest.approx(122, rel=0.02)
+    assert numbers.sigma_spread == pytest.approx(0.068, abs=0.015)
     assert numbers.density_um2 == pytest.approx(0.05, rel=0.2)
     assert found.recipe.camera.e_per_adu == pytest.approx(source.camera.e_per_adu, rel=0.1)
     assert found.recipe.camera.baseline == pytest.approx(source.camera.baseline, abs=40)
