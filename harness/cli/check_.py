@@ -16,9 +16,8 @@ class Check:
     reliability.png.
 
     Positions within the camera pixel should be even (unevenness 0, reduced chi2 1). Against a truth, errors should
-    be as large as the predicted sigmas (std of error/sigma 1, expected calibration error 0).
+    be as large as the predicted sigmas (std of error/sigma 1, expected calibration error 0). Examples:
 
-    For example:
         smlm-zoo check out/localizations.csv --camera-pixel-nm 100 -o check
         smlm-zoo check out --camera-pixel-nm 100 --truth emitters.csv --field-nm 6400 6400 -o check
     """

@@ -18,9 +18,9 @@ class Compare:
     """Which of two is better, and how sure that is: differences on the same blocks of frames.
 
     Of models, records or tables. Differences have intervals and p-values, corrected for the number of datasets by
-    Holm's method. The answer is printed and written as a page, with the difference block by block and pictures.
+    Holm's method. The answer is printed and written as a page, with the difference block by block and
+    pictures. Examples:
 
-    For example:
         smlm-zoo compare decode fid_storm                       # both read the test movies; minutes
         smlm-zoo compare decode fid_storm --records smlm-zoo-leaderboard    # measured before; seconds
         smlm-zoo compare old/records new/records                # one model each

@@ -14,9 +14,8 @@ from ._tables import read_localizations
 class Filter:
     """Keep the localizations that are trusted: within limits, then those with the smallest predicted errors.
 
-    Limits belong to what is kept; a limit on a column that the table lacks is an error.
+    Limits belong to what is kept; a limit on a column that the table lacks is an error. Examples:
 
-    For example:
         smlm-zoo filter out/localizations.csv -o good.csv --max-xy-sigma-nm 40 --min-photons 300
         smlm-zoo filter out -o best.csv --keep 0.75
     """

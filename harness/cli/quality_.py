@@ -16,9 +16,8 @@ class Quality:
 
     Of a table: resolution at which its even and odd blocks of frames agree. Of a table or an image, with a widefield
     image or the raw movie: correlation (RSP) and error (RSE) of the image blurred to it. Neither proves that structure
-    is right: report them, do not rank by them.
+    is right: report them, do not rank by them. Examples:
 
-    For example:
         smlm-zoo quality out/localizations.csv --field-nm 6400 6400 --movie movie.tif
         smlm-zoo quality super_resolved.tif --widefield widefield.tif
     """

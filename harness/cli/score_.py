@@ -18,17 +18,15 @@ class Score:
     """Score localizations, of any program, against the truth by the rules of the SMLM Challenge; or an image.
 
     Intervals are from resampled blocks of 20 frames. The JSON file holds all settings, the counts by block for
-    comparisons, the calibration of predicted sigmas, and with --curves the curves.
+    comparisons, the calibration of predicted sigmas, and with --curves the curves. Examples:
 
-    For example:
         smlm-zoo score out/localizations.csv --truth gt.csv --field-nm 6400 6400
         smlm-zoo score out --truth gt.csv --field-nm 6400 6400 --three-d --wobble wobble.csv -o score.json
         smlm-zoo score super_resolved.tif --truth gt.csv --field-nm 6400 6400
 
     With --record the score becomes an entry of the leaderboard. The truth is then best the folder of smlm-zoo simulate,
-    whose recipe says which test it is, so that the entry stands beside the models that read the same movie.
+    whose recipe says which test it is, so that the entry stands beside the models that read the same movie. Examples:
 
-    For example:
         smlm-zoo simulate tubes-2d-hd --frames 300 --size 40 40 -o movie    # as the leaderboard has it
         smlm-zoo score theirs.csv --truth movie --name ThunderSTORM --record theirs.json
         smlm-zoo leaderboard --add theirs.json

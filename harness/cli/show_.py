@@ -13,9 +13,8 @@ from ._shared import CameraOptions, Output, Plugins, load_plugins, progress_bar,
 class Show:
     """Picture of a movie through one or several models: input | truth (where a table is given) | every model's image.
 
-    One frame, or with --frames the sum of several: what your own structure looks like through each of them.
+    One frame, or with --frames the sum of several: what your own structure looks like through each of them. Examples:
 
-    For example:
         smlm-zoo show decode movie.tif --camera.pixel-size-nm 100 --camera.baseline 100
         smlm-zoo show decode movie.tif --also fid_storm deep_storm --frames 200 --camera.recipe tubes-2d-hd
         smlm-zoo show all movie.tif --frames 50 --camera.pixel-size-nm 100 -o all.png

@@ -24,9 +24,8 @@ class Study:
     validation movies of the domain, and never adapted to a condition.
 
     A movie that was not simulated here is given as a YAML file with name, movie, truth (left out for real data), camera
-    (a recipe's name or constants) and frames.
+    (a recipe's name or constants) and frames. Examples:
 
-    For example:
         smlm-zoo study --quick
         smlm-zoo study fid_storm decode --condition density psf --seeds 3
         smlm-zoo study --dataset tubes-2d-hd tubes-2d-uhd --seeds 3

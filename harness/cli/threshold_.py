@@ -10,9 +10,10 @@ from ._shared import OptionalOutput, Plugins, load_plugins, print_table
 
 @dataclass(frozen=True)
 class Threshold:
-    """Find the threshold of models on validation movies: the same movies and the same number of trials for each.
+    """Find the threshold of models on validation movies.
 
-    For example:
+    All models read the same movies and have the same number of trials. Examples:
+
         smlm-zoo threshold deep_storm fid_storm
         smlm-zoo threshold run --recipe tubes-2d-hd -o threshold.json
     """

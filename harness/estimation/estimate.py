@@ -169,7 +169,7 @@ def estimate(
         )
     return Estimate(
         recipe=recipe,
-        training=training_recipe(recipe, numbers, spread, psf),
+        training=training_recipe(recipe, numbers, spread),
         numbers=numbers,
         transfer=transfer,
         real=real,

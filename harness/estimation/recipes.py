@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from simulators import Camera, Recipe, SplinePSF, parse_recipe
+from simulators import Camera, GaussianPSF, Recipe, SplinePSF, parse_recipe
 
 # To either side of the focus, where widths vary: they tell the depth in units of the depth of focus only.
 DEPTH_NM = 300.0
@@ -67,7 +67,7 @@ def recipe_of(
     """The recipe of these numbers: molecules anywhere, on for an exponential time, as deep as their widths say where
     no PSF is given."""
     spot: Any = psf or _gaussian(numbers.sigma_nm, numbers.sigma_spread)
-    depth = DEPTH_NM if psf is None and "defocus_nm" in spot else 0.0
+    deep = psf is None and "defocus_nm" in spot
     return parse_recipe(
         {
             "name": name,
@@ -82,27 +82,25 @@ def recipe_of(
             "background": float(f"{numbers.background:.4g}"),
             "psf": spot,
             "camera": camera.model_dump(),
-            "z_range_nm": numbers.z_range_nm if psf else (-depth, depth),
+            "z_range_nm": (-DEPTH_NM, DEPTH_NM) if deep else numbers.z_range_nm,
         },
         source="the estimate",
     )
 
 
-def training_recipe(recipe: Recipe, numbers: Numbers, spread: float, psf: SplinePSF | None) -> Recipe:
+def training_recipe(recipe: Recipe, numbers: Numbers, spread: float) -> Recipe:
     """Ranges that surround what was measured, so that a network meets more than one movie.
 
     Args:
         recipe: as measured.
         numbers: that it was made of.
         spread: standard deviation of the logarithm of the background over field and time.
-        psf: where one was given.
     """
 
     def around(middle: float, factor: float) -> dict[str, Any]:
         return {"low": float(f"{middle / factor:.3g}"), "high": float(f"{middle * factor:.3g}"), "scale": "log"}
 
     reach = float(np.exp(np.sqrt(3) * numbers.flux_spread))
-    low, high = recipe.z_range_nm
     changes: dict[str, Any] = {
         "name": f"{recipe.name}-training",
         "summary": "Training domain round what was estimated from a movie",
@@ -111,10 +109,9 @@ def training_recipe(recipe: Recipe, numbers: Numbers, spread: float, psf: Spline
         "photons": around(numbers.flux, max(2.0, 1.5 * reach)),
         "density_um2": around(numbers.density_um2, 4.0),
         "background": around(numbers.background, 1.5 * float(np.exp(2 * spread))),
-        "z_range_nm": (low - 0.1 * (high - low), high + 0.1 * (high - low)) if psf is None else numbers.z_range_nm,
     }
-    if psf is None:
-        spot = _gaussian(numbers.sigma_nm, numbers.sigma_spread)
-        narrow, wide = (float(f"{factor * spot['sigma_nm']:.4g}") for factor in (0.92, 1.08))
-        changes["psf"] = spot | {"sigma_nm": {"low": narrow, "high": wide, "scale": "linear"}}
+    if isinstance(recipe.psf, GaussianPSF) and isinstance(recipe.psf.sigma_nm, float):
+        narrow, wide = (float(f"{factor * recipe.psf.sigma_nm:.4g}") for factor in (0.92, 1.08))
+        changes["psf"] = recipe.psf.model_dump() | {"sigma_nm": {"low": narrow, "high": wide, "scale": "linear"}}
+        changes["z_range_nm"] = tuple(1.2 * z for z in recipe.z_range_nm)
     return recipe.with_(**changes)

@@ -177,7 +177,7 @@ def test_widths_vary_from_molecule_to_molecule_as_they_were_measured(spread):
         flux=5000, flux_spread=0, background=50, sigma_nm=130, sigma_spread=spread, on_frames=3, density_um2=2
     )
     recipe = recipe_of(numbers, Camera(pixel_size_nm=100), None, name="mine", size=(32, 32), frames=300, seed=1)
-    training = training_recipe(recipe, numbers, 0.0, None)
+    training = training_recipe(recipe, numbers, 0.0)
     z_nm = torch.from_numpy(simulate(recipe, np.random.default_rng(1)).emitters.z_nm)
     low, middle, high = np.quantile(recipe.psf.widths(z_nm)[0], [0.16, 0.5, 0.84])
     assert middle == pytest.approx(130, rel=0.02)
